@@ -1,0 +1,1 @@
+"""Tasks, systems and measurements."""

@@ -1,0 +1,35 @@
+"""CSR codes for Qdrant: train an encoder on dense vectors, store sparse codes, search them."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from csr_qdrant.errors import ConfigError, CsrError, MissingExtraError
+
+if TYPE_CHECKING:
+    from csr_qdrant.codes import SparseCodes
+    from csr_qdrant.collection import Collection
+    from csr_qdrant.encoder import Encoder
+
+__version__ = "0.1.0"
+__all__ = [
+    "Collection",
+    "ConfigError",
+    "CsrError",
+    "Encoder",
+    "MissingExtraError",
+    "SparseCodes",
+]
+
+# Loaded when first asked for, so that `import csr_qdrant` stays a matter of milliseconds.
+_HOMES = {
+    "Collection": "csr_qdrant.collection",
+    "Encoder": "csr_qdrant.encoder",
+    "SparseCodes": "csr_qdrant.codes",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public class on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,1 @@
+"""Collections of codes in Qdrant's engines."""

@@ -1,0 +1,127 @@
+"""What a store is: points with codes, kept and searched by one of Qdrant's engines."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from csr_qdrant.codes import SparseCodes
+from csr_qdrant.errors import ConfigError
+from csr_qdrant.ids import PointId
+
+Datatype = Literal["f32", "f16", "u8"]
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """The vectors of a collection: codes always, dense vectors if they are kept for rescoring."""
+
+    h: int
+    datatype: Datatype = "f32"  # of the values in the sparse index
+    dense_dim: int | None = None  # None: no dense vectors are kept
+    dense_datatype: Literal["f32", "f16"] = "f32"
+    code_name: str = "csr"
+    dense_name: str = "dense"
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if self.datatype not in ("f32", "f16", "u8"):
+            raise ConfigError(f"datatype must be f32, f16 or u8, got {self.datatype!r}")
+        if self.code_name == self.dense_name or not self.code_name or not self.dense_name:
+            raise ConfigError("codes and dense vectors need two different, non-empty vector names")
+
+
+class PointBatch(NamedTuple):
+    """Points to write; ids repeated within a batch are the caller's mistake."""
+
+    ids: Sequence[PointId]
+    codes: SparseCodes  # (n, h), normalised; a row without latents is stored without a code
+    dense: npt.NDArray[np.float32] | None  # (n, d)
+    payloads: Sequence[Mapping[str, Any]]
+
+    def __len__(self) -> int:
+        """Return the number of points."""
+        return len(self.ids)
+
+
+class StoredPoint(NamedTuple):
+    """A point as it is stored."""
+
+    id: PointId
+    payload: Json
+    code: tuple[list[int], list[float]] | None  # (indices, values)
+    dense: list[float] | None
+
+
+class Hit(NamedTuple):
+    """One search result."""
+
+    id: PointId
+    score: float
+    payload: Json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """Queries that share their settings; all of them are answered by one call to the engine.
+
+    With `dense` queries, the `candidates` best hits by code are scored anew by the cosine of the
+    dense vectors, within the same call.
+    """
+
+    codes: SparseCodes  # (m, h), normalised, every row with at least one latent
+    limit: int
+    filter: Json | None = None  # Qdrant's filter in its JSON form, on stored payload and point ids
+    dense: npt.NDArray[np.float32] | None = None  # (m, d)
+    candidates: int = 0
+    payload: bool | list[str] = True  # True: all keys; a list: these keys
+
+
+class Store(Protocol):
+    """One collection in an engine. Errors of the engine arrive as CsrError."""
+
+    @property
+    def location(self) -> str:
+        """Where the collection is, for messages."""
+
+    @property
+    def schema(self) -> Schema:
+        """The vectors that the collection holds."""
+
+    def metadata(self) -> Json:
+        """Return what was stored beside the points."""
+
+    def write_metadata(self, key: str, value: Any) -> None:
+        """Store a JSON value under `key` beside the points; None removes the key."""
+
+    def upsert(self, points: PointBatch) -> None:
+        """Write points; those with a known id are replaced."""
+
+    def search(self, request: Search) -> list[list[Hit]]:
+        """Return the hits of each query, best first, at most `limit`."""
+
+    def delete(self, ids: Sequence[PointId]) -> None:
+        """Delete points; unknown ids are ignored."""
+
+    def count(self, filter: Json | None = None) -> int:
+        """Return the exact number of points."""
+
+    def retrieve(self, ids: Sequence[PointId]) -> list[StoredPoint]:
+        """Return the points that exist, with payload and vectors, in any order."""
+
+    def scroll(
+        self, limit: int, offset: PointId | None = None
+    ) -> tuple[list[StoredPoint], PointId | None]:
+        """Return up to `limit` points by rising id from `offset` on, and the next offset."""
+
+    def flush(self) -> None:
+        """Make everything written so far durable."""
+
+    def optimise(self) -> None:
+        """Build the indexes now, where the engine leaves that to its user."""
+
+    def close(self) -> None:
+        """Release the engine; the store cannot be used afterwards."""

@@ -1,0 +1,1 @@
+"""Training of CSR encoders, on torch."""
