@@ -1,0 +1,230 @@
+"""Encoder: dense vectors in, sparse codes out."""
+
+import hashlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from csr_qdrant.codes import SparseCodes
+from csr_qdrant.errors import ConfigError, CsrError
+
+F32 = npt.NDArray[np.float32]
+TopK = tuple[npt.NDArray[Any], F32]  # latents and their pre-activations, both (n, k), unsorted
+
+# Below this many rows numpy answers before torch has been imported.
+ROWS_WORTH_TORCH = 4096
+# Rows whose pre-activations (rows × h float32) are held at once: large enough for the matrix
+# product, small enough that TopK finds them still in cache.
+BLOCK_BYTES = 6 << 20
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoder:
+    """A trained CSR encoder: `ReLU(TopK(W (x − b_pre) + b_lat))` (arXiv 2503.01776, section 3).
+
+    `weight` is tied: the decoder is its transpose. An encoder never changes; `replace` of its
+    fields makes another one.
+    """
+
+    weight: F32  # W, (h, d)
+    latent_bias: F32  # b_lat, (h,)
+    pre_bias: F32  # b_pre, (d,)
+    k: int  # active latents unless `encode` is told otherwise
+    layer_norm: bool = False  # standardise each input row first; off in all published settings
+    k_aux: int = 512  # this and the next two: training settings that the file format carries
+    dead_threshold: int = 30
+    steps_since_active: npt.NDArray[np.int64] | None = None  # (h,)
+    info: dict[str, Any] = field(default_factory=dict)  # what `csr.json` holds: origin and metrics
+
+    def __post_init__(self) -> None:
+        """Check shapes, finiteness and k."""
+        if self.weight.ndim != 2 or self.weight.shape != (
+            len(self.latent_bias),
+            len(self.pre_bias),
+        ):
+            raise CsrError(
+                f"encoder weights must be (h, d) with biases (h,) and (d,), got "
+                f"{self.weight.shape}, {self.latent_bias.shape} and {self.pre_bias.shape}"
+            )
+        check_k(self.k, self.h)
+        for name in ("weight", "latent_bias", "pre_bias"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise CsrError(f"the encoder's {name} holds NaN or infinity: train it anew")
+
+    @property
+    def d(self) -> int:
+        """Dimensions of the dense vectors."""
+        return int(self.weight.shape[1])
+
+    @property
+    def h(self) -> int:
+        """Number of latents."""
+        return int(self.weight.shape[0])
+
+    @property
+    def embedder(self) -> str | None:
+        """URI of the embedder whose vectors this encoder was trained on, if that is known."""
+        uri = self.info.get("embedder")
+        return str(uri) if uri else None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that name the function computed; k, which may vary, is left out."""
+        digest = hashlib.sha256(f"{self.h} {self.d} {self.layer_norm}".encode())
+        for array in (self.weight, self.latent_bias, self.pre_bias):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def offset(self) -> F32:
+        """`b_lat − W b_pre`, (h,): with it, encoding is one affine map `x Wᵀ + offset`."""
+        product = self.weight.astype(np.float64) @ self.pre_bias.astype(np.float64)
+        return (self.latent_bias - product).astype(np.float32)
+
+    # --- encoding -------------------------------------------------------------------------
+
+    def encode(
+        self,
+        dense: npt.ArrayLike,
+        k: int | None = None,
+        *,
+        batch_size: int | None = None,
+        device: str | None = None,
+    ) -> SparseCodes:
+        """Return the raw (not normalised) codes of dense vectors.
+
+        Args:
+            dense: (n, d), any float type; may be a memory map larger than RAM.
+            k: active latents at most; None: the encoder's own.
+            batch_size: rows held in float32 at once; None: what suits the caches (CPU) or 16,384.
+            device: `numpy`, `cpu`, `cuda`, `cuda:1`, `mps`, …; all but the first need torch.
+                None: torch's best device if torch is loaded already or the batch is worth
+                loading it, otherwise numpy.
+
+        Returns:
+            (n, h) codes of at most k active latents a row; rows may be empty.
+
+        Raises:
+            CsrError: wrong shape, or NaN or infinity in `dense`.
+            ConfigError: k outside 1..h, an unknown device.
+        """
+        rows = self._checked(dense)
+        k = check_k(self.k if k is None else k, self.h)
+        topk, on_cpu = self._kernel(k, device, len(rows))
+        if batch_size is None:
+            batch_size = max(64, BLOCK_BYTES // (4 * self.h)) if on_cpu else 16_384
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+        starts = range(0, len(rows), batch_size) or [0]
+        return SparseCodes.concatenate(
+            [self._encode_block(rows[start : start + batch_size], start, topk) for start in starts]
+        )
+
+    def _checked(self, dense: npt.ArrayLike) -> npt.NDArray[Any]:
+        rows = np.asarray(dense)
+        if rows.ndim != 2 or rows.shape[1] != self.d:
+            raise CsrError(
+                f"this encoder takes vectors of shape (n, {self.d}), got {rows.shape}: "
+                f"use the embedding model that it was trained on"
+            )
+        if rows.dtype.kind not in "fiu":
+            raise CsrError(f"dense vectors must be numbers, got {rows.dtype}: convert them first")
+        return rows
+
+    def _kernel(self, k: int, device: str | None, n: int) -> tuple[Callable[[F32], TopK], bool]:
+        if device is None and "torch" not in sys.modules and n < ROWS_WORTH_TORCH:
+            device = "numpy"
+        if device != "numpy":
+            try:
+                from csr_qdrant.encoding_torch import torch_kernel
+            except ImportError:
+                if device is not None:
+                    raise ConfigError(
+                        f"device {device!r} needs torch: run `pip install 'csr-qdrant[train]'` "
+                        f"or use device='numpy'"
+                    ) from None
+            else:
+                return torch_kernel(self, k, device)
+        from csr_qdrant.encoding_numpy import numpy_kernel
+
+        return numpy_kernel(self, k), True
+
+    def _encode_block(
+        self, rows: npt.NDArray[Any], start: int, topk: Callable[[F32], TopK]
+    ) -> SparseCodes:
+        block = np.ascontiguousarray(rows, np.float32)
+        if self.layer_norm:
+            block = standardised(block)
+        latents, values = topk(block)
+        # One NaN or infinity in a vector reaches all its pre-activations, so the k kept ones
+        # tell, at k/d of the cost of looking at the vectors.
+        if not np.isfinite(values).all():
+            bad = start + int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+            raise CsrError(
+                f"row {bad} of the dense vectors holds NaN, infinity or values too large for "
+                f"float32: mend or remove it"
+            )
+        return SparseCodes.from_topk(latents, values, self.h)
+
+    def decode(self, codes: SparseCodes) -> F32:
+        """Return the reconstructions `Wᵀ z + b_pre`, (n, d), of raw codes.
+
+        Raises CsrError if the codes have another h.
+        """
+        if codes.h != self.h:
+            raise CsrError(f"this encoder has {self.h} latents, got codes over {codes.h}")
+        dense = np.tile(self.pre_bias, (len(codes), 1))
+        for row, (latents, values) in zip(dense, codes.rows(), strict=True):
+            row += values @ self.weight[latents]
+        return dense
+
+    # --- on disk --------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Encoder":
+        """Read an encoder folder, ours or sentence-transformers'; raises CsrError for others."""
+        from csr_qdrant.interchange import load_encoder
+
+        return load_encoder(Path(folder))
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write an encoder folder, whole or not at all; see `csr_qdrant.interchange`."""
+        from csr_qdrant.interchange import save_encoder
+
+        save_encoder(self, Path(folder), overwrite=overwrite)
+
+    def with_k(self, k: int) -> "Encoder":
+        """Return the same encoder with another default k."""
+        return replace(self, k=k)
+
+
+def check_k(k: int, h: int) -> int:
+    """Return `k`; raise ConfigError unless it is in 1..h."""
+    if not 1 <= k <= h:
+        raise ConfigError(f"k must be in 1..{h} (the number of latents), got {k}")
+    return k
+
+
+def groups(h: int, k: int) -> int:
+    """Return in how many strips to fold h pre-activations before TopK, a power of two; 1: none.
+
+    The k largest of h values lie in the k columns with the largest maxima, once the h values are
+    folded into `g` strips of h/g columns. So TopK looks at h/g maxima and then at g·k candidates;
+    both are smallest together near g = √(h/k).
+    """
+    g: int = 2 ** round(np.log2(np.sqrt(h / k)))
+    while g > 1 and (h % g or h // g < k):
+        g //= 2
+    return g
+
+
+def standardised(rows: F32) -> F32:
+    """Return rows with mean 0 and unbiased standard deviation 1, as the papers' LayerNorm does."""
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    return np.asarray(centred / (centred.std(axis=1, ddof=1, keepdims=True) + 1e-5), np.float32)
