@@ -53,7 +53,7 @@ class StoredPoint(NamedTuple):
     id: PointId
     payload: Json
     code: tuple[list[int], list[float]] | None  # (indices, values)
-    dense: list[float] | None
+    dense: list[float] | None  # as the engine keeps it for cosine: at L2 norm 1
 
 
 class Hit(NamedTuple):
@@ -62,6 +62,14 @@ class Hit(NamedTuple):
     id: PointId
     score: float
     payload: Json
+
+
+class StoreInfo(NamedTuple):
+    """An engine's own counts, for reports; None where an engine does not tell."""
+
+    points: int
+    segments: int | None
+    indexed_vectors: int | None  # vectors of any name that an index holds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +124,9 @@ class Store(Protocol):
         self, limit: int, offset: PointId | None = None
     ) -> tuple[list[StoredPoint], PointId | None]:
         """Return up to `limit` points by rising id from `offset` on, and the next offset."""
+
+    def info(self) -> StoreInfo:
+        """Return the engine's own counts."""
 
     def flush(self) -> None:
         """Make everything written so far durable."""

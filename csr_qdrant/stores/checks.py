@@ -1,0 +1,73 @@
+"""What every store checks before it calls its engine; the embedded engine checks nothing itself."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.stores.base import PointBatch, Schema, Search
+
+
+def check_points(points: PointBatch, schema: Schema) -> None:
+    """Raise CsrError unless `points` fit `schema`: equal counts, h, dense shape, finite values."""
+    counts = {"ids": len(points.ids), "codes": len(points.codes), "payloads": len(points.payloads)}
+    if points.dense is not None:
+        counts["dense vectors"] = len(points.dense)
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{count} {name}" for name, count in counts.items())
+        raise CsrError(f"points need as many ids as codes, vectors and payloads, got {listed}")
+    _check_hidden(points.codes.h, schema)
+    if schema.dense_dim is None and points.dense is not None:
+        raise CsrError("this collection keeps no dense vectors: write the points without them")
+    if schema.dense_dim is not None and points.dense is None:
+        raise CsrError(
+            f"this collection keeps dense vectors of {schema.dense_dim} dimensions: "
+            "write the points with theirs"
+        )
+    if points.dense is not None:
+        _check_dense(points.dense, schema)
+
+
+def check_search(request: Search, schema: Schema) -> None:
+    """Raise CsrError or ConfigError unless `request` can be answered by a store of `schema`."""
+    if request.limit < 1:
+        raise ConfigError(f"limit must be at least 1, got {request.limit}")
+    _check_hidden(request.codes.h, schema)
+    empty = np.flatnonzero(request.codes.lengths == 0)
+    if len(empty):
+        raise CsrError(f"a query needs at least one active latent, query {empty[0]} has none")
+    if request.dense is None:
+        return
+    if schema.dense_dim is None:
+        raise CsrError(
+            "this collection keeps no dense vectors, so it cannot rescore: "
+            "search without rescoring or index again with the dense vectors kept"
+        )
+    if request.candidates < 1:
+        raise ConfigError(f"candidates must be at least 1, got {request.candidates}")
+    if len(request.dense) != len(request.codes):
+        raise CsrError(
+            f"queries need as many dense vectors as codes, got {len(request.dense)} "
+            f"and {len(request.codes)}"
+        )
+    _check_dense(request.dense, schema)
+
+
+def _check_hidden(h: int, schema: Schema) -> None:
+    if h != schema.h:
+        raise CsrError(
+            f"this collection holds codes over {schema.h} latents, got codes over {h}: "
+            "use the encoder that it was made with"
+        )
+
+
+def _check_dense(dense: npt.NDArray[Any], schema: Schema) -> None:
+    if dense.ndim != 2 or dense.shape[1] != schema.dense_dim:
+        raise CsrError(
+            f"dense vectors must have shape (n, {schema.dense_dim}), got {dense.shape}: "
+            "use the embedder that the collection was made with"
+        )
+    if not np.isfinite(dense).all():
+        bad = int(np.flatnonzero(~np.isfinite(dense).all(axis=1))[0])
+        raise CsrError(f"dense vectors must be finite, got NaN or infinity in row {bad}")

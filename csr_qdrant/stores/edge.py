@@ -1,0 +1,270 @@
+"""A collection in a folder, kept by Qdrant Edge: the real engine inside this process.
+
+    FOLDER/collection.json   format version, schema and metadata
+    FOLDER/shard/            the engine's files
+
+Edge is in beta; nothing else in this package imports it, apart from conversions of codes.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import qdrant_edge as engine
+
+from csr_qdrant.atomic import replaced_folder
+from csr_qdrant.errors import CsrError
+from csr_qdrant.ids import PointId
+from csr_qdrant.stores.base import Hit, Json, PointBatch, Schema, Search, StoredPoint, StoreInfo
+from csr_qdrant.stores.checks import check_points, check_search
+from csr_qdrant.stores.edge_folder import plain_errors, read_description, write_description
+from csr_qdrant.stores.filters import edge_filter
+
+# Points a call to the engine: larger calls gain nothing and hold more of them in memory.
+UPSERT_POINTS = 256
+_DATATYPES = {
+    "f32": engine.VectorStorageDatatype.Float32,
+    "f16": engine.VectorStorageDatatype.Float16,
+    "u8": engine.VectorStorageDatatype.Uint8,
+}
+
+
+class EdgeStore:
+    """One collection in a folder; open in one process at a time. See `Store` for the methods."""
+
+    def __init__(self, folder: Path, shard: Any, schema: Schema, metadata: Json) -> None:
+        """Wrap an open shard; use `create` or `open`."""
+        self._folder = folder
+        self._handle = shard
+        self._schema = schema
+        self._metadata = metadata
+
+    @classmethod
+    def create(
+        cls, folder: str | Path, schema: Schema, metadata: Mapping[str, Any] | None = None
+    ) -> Self:
+        """Make an empty collection in `folder`, which appears whole or not at all.
+
+        Raises ConfigError if `folder` exists.
+        """
+        path = Path(folder)
+        with plain_errors(path), replaced_folder(path) as temporary:
+            (temporary / "shard").mkdir()
+            shard = engine.EdgeShard.create(str(temporary / "shard"), _config(schema))
+            shard.flush()
+            shard.close()
+            write_description(temporary, schema, dict(metadata or {}))
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Open the collection in `folder`.
+
+        Raises CsrError if there is none, or if it is open elsewhere.
+        """
+        path = Path(folder)
+        schema, metadata = read_description(path)
+        with plain_errors(path):
+            return cls(path, engine.EdgeShard.load(str(path / "shard")), schema, metadata)
+
+    @property
+    def location(self) -> str:
+        """The folder."""
+        return str(self._folder)
+
+    @property
+    def schema(self) -> Schema:
+        """The vectors that the collection holds."""
+        return self._schema
+
+    def metadata(self) -> Json:
+        """Return a copy of what was stored beside the points."""
+        copy: Json = json.loads(json.dumps(self._metadata))
+        return copy
+
+    def write_metadata(self, key: str, value: Any) -> None:
+        """Store a JSON value under `key` beside the points; None removes the key."""
+        changed = {**self._metadata, key: value}
+        if value is None:
+            del changed[key]
+        with plain_errors(self._folder):
+            write_description(self._folder, self._schema, changed)
+        self._metadata = changed
+
+    def upsert(self, points: PointBatch) -> None:
+        """Write points; those with a known id are replaced. Durable after `flush`."""
+        check_points(points, self._schema)
+        made = self._points(points)
+        while batch := list(islice(made, UPSERT_POINTS)):
+            self._update(engine.UpdateOperation.upsert_points(batch))
+
+    def search(self, request: Search) -> list[list[Hit]]:
+        """Return the hits of each query, best first, at most `limit`."""
+        check_search(request, self._schema)
+        queries = self._queries(request)
+        shard = self._shard
+        with plain_errors(self._folder):
+            if len(queries) == 1:
+                found = [shard.query(queries[0])]
+            else:
+                found = shard.query_batch(engine.QueryBatchRequest(queries)) if queries else []
+        return [[Hit(_plain_id(p.id), p.score, p.payload or {}) for p in hits] for hits in found]
+
+    def delete(self, ids: Sequence[PointId]) -> None:
+        """Delete points; unknown ids are ignored."""
+        if ids:
+            with plain_errors(self._folder):
+                operation = engine.UpdateOperation.delete_points(list(ids))
+            self._update(operation)
+
+    def count(self, filter: Json | None = None) -> int:
+        """Return the exact number of points."""
+        request = engine.CountRequest(exact=True, filter=edge_filter(filter))
+        with plain_errors(self._folder):
+            return int(self._shard.count(request))
+
+    def retrieve(self, ids: Sequence[PointId]) -> list[StoredPoint]:
+        """Return the points that exist, with payload and vectors, in any order."""
+        with plain_errors(self._folder):
+            found = self._shard.retrieve(list(ids), with_payload=True, with_vector=True)
+        return [self._stored(record) for record in found]
+
+    def scroll(
+        self, limit: int, offset: PointId | None = None
+    ) -> tuple[list[StoredPoint], PointId | None]:
+        """Return up to `limit` points by rising id from `offset` on, and the next offset."""
+        with plain_errors(self._folder):
+            request = engine.ScrollRequest(
+                offset=offset, limit=limit, with_payload=True, with_vector=True
+            )
+            found, following = self._shard.scroll(request)
+        next_offset = None if following is None else _plain_id(following)
+        return [self._stored(record) for record in found], next_offset
+
+    def info(self) -> StoreInfo:
+        """Return the engine's own counts."""
+        with plain_errors(self._folder):
+            info = self._shard.info()
+        return StoreInfo(info.points_count, info.segments_count, info.indexed_vectors_count)
+
+    def flush(self) -> None:
+        """Make everything written so far durable."""
+        with plain_errors(self._folder):
+            self._shard.flush()
+
+    def optimise(self) -> None:
+        """Merge segments and build the compact sparse index; blocks until that is done."""
+        with plain_errors(self._folder):
+            self._shard.optimize()
+
+    def close(self) -> None:
+        """Flush and release the folder; the store cannot be used afterwards."""
+        if self._handle is None:
+            return
+        shard, self._handle = self._handle, None
+        with plain_errors(self._folder):
+            shard.flush()
+            shard.close()
+
+    def __enter__(self) -> Self:
+        """Return the store itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the store."""
+        self.close()
+
+    # --- to and from the engine's types -----------------------------------------------------
+
+    @property
+    def _shard(self) -> Any:
+        if self._handle is None:
+            raise CsrError(f"the collection {self._folder} is closed: open it again")
+        return self._handle
+
+    def _update(self, operation: Any) -> None:
+        shard = self._shard
+        with plain_errors(self._folder):
+            shard.update(operation)
+
+    def _points(self, points: PointBatch) -> Iterator[Any]:
+        """Yield engine points one by one; a row without latents goes without a code."""
+        make, sparse = engine.Point, engine.SparseVector
+        code_name, dense_name = self._schema.code_name, self._schema.dense_name
+        dense = None if points.dense is None else iter(points.dense)
+        rows = zip(points.ids, points.codes.to_lists(), points.payloads, strict=True)
+        for point, (indices, values), payload in rows:
+            vectors: dict[str, Any] = {code_name: sparse(indices, values)} if indices else {}
+            if dense is not None:
+                vectors[dense_name] = next(dense).tolist()
+            try:
+                made = make(point, vectors, dict(payload))
+            except Exception as error:
+                raise CsrError(f"point {point!r} cannot be stored: {error}") from error
+            yield made
+
+    def _queries(self, request: Search) -> list[Any]:
+        condition = edge_filter(request.filter)
+        codes = [
+            engine.Query.Nearest(code, using=self._schema.code_name)
+            for code in request.codes.to_edge()
+        ]
+        if request.dense is None:
+            return [
+                engine.QueryRequest(
+                    limit=request.limit,
+                    query=code,
+                    filter=condition,
+                    with_payload=request.payload,
+                )
+                for code in codes
+            ]
+        return [
+            engine.QueryRequest(
+                limit=request.limit,
+                query=engine.Query.Nearest(dense.tolist(), using=self._schema.dense_name),
+                prefetches=[
+                    engine.Prefetch(limit=request.candidates, query=code, filter=condition)
+                ],
+                with_payload=request.payload,
+            )
+            for code, dense in zip(codes, request.dense, strict=True)
+        ]
+
+    def _stored(self, record: Any) -> StoredPoint:
+        vectors = record.vector or {}
+        code = vectors.get(self._schema.code_name)
+        return StoredPoint(
+            _plain_id(record.id),
+            record.payload or {},
+            None if code is None else (code.indices, code.values),
+            vectors.get(self._schema.dense_name),
+        )
+
+
+def _plain_id(point: Any) -> PointId:
+    """Return ids as they are everywhere else: UUIDs are canonical strings."""
+    return point if isinstance(point, int) else str(point)
+
+
+def _config(schema: Schema) -> Any:
+    sparse = engine.EdgeSparseVectorParams(datatype=_DATATYPES[schema.datatype])
+    dense = {}
+    if schema.dense_dim is not None:
+        # For rescoring only: on disk and without a graph, or it would cost what codes save.
+        dense[schema.dense_name] = engine.EdgeVectorParams(
+            size=schema.dense_dim,
+            distance=engine.Distance.Cosine,
+            datatype=_DATATYPES[schema.dense_datatype],
+            memory=engine.Memory.Cold,
+            hnsw_config=engine.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=10_000),
+        )
+    return engine.EdgeConfig(vectors=dense, sparse_vectors={schema.code_name: sparse})

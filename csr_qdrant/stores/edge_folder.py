@@ -1,0 +1,65 @@
+"""What stands around the embedded engine: a collection's description, and errors in sentences."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from csr_qdrant.atomic import write_json
+from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.stores.base import Json, Schema
+
+FORMAT = 1
+
+
+def write_description(folder: Path, schema: Schema, metadata: Json) -> None:
+    description = {"format": FORMAT, "schema": asdict(schema), "metadata": metadata}
+    write_json(folder / "collection.json", description)
+
+
+def read_description(folder: Path) -> tuple[Schema, Json]:
+    path = folder / "collection.json"
+    if not folder.is_dir():
+        raise CsrError(f"there is no collection at {folder}: check the path or index one there")
+    if not path.is_file():
+        raise CsrError(f"{folder} is not a collection: it has no collection.json")
+    try:
+        description = json.loads(path.read_text("utf-8"))
+        if description["format"] > FORMAT:
+            raise CsrError(
+                f"{folder} has collection format {description['format']}, this version reads up "
+                f"to {FORMAT}: upgrade csr-qdrant"
+            )
+        return Schema(**description["schema"]), dict(description["metadata"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CsrError(f"{path} is damaged ({error}): restore it or index again") from error
+
+
+@contextmanager
+def plain_errors(folder: Path) -> Iterator[None]:
+    """Turn what the engine and the disk raise into CsrError; the engine has no types of errors."""
+    try:
+        yield
+    except (CsrError, ConfigError):
+        raise
+    except OSError as error:
+        raise CsrError(f"cannot write to {folder}: {os.strerror(error.errno or 0)}") from error
+    except Exception as error:
+        raise CsrError(_explain(str(error), folder)) from error
+    except BaseException as error:
+        # A Rust panic arrives as pyo3's PanicException, which is no Exception.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise CsrError(
+            f"the embedded engine failed on {folder}: {error}; open the collection again"
+        ) from error
+
+
+def _explain(text: str, folder: Path) -> str:
+    if "WouldBlock" in text:
+        return f"{folder} is open in another process or handle: close it there and try again"
+    if "No space left" in text or "StorageFull" in text or "out of disk" in text.lower():
+        return f"the disk that holds {folder} is full: free some space and try again"
+    return f"the embedded engine failed on {folder}: {text}"
