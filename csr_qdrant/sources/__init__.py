@@ -1,1 +1,25 @@
-"""Rows from files, streamed in blocks."""
+"""Where rows come from: files, BEIR folders and arrays, streamed in blocks."""
+
+from csr_qdrant.sources.arrays import ArraySource
+from csr_qdrant.sources.base import Block, Source
+from csr_qdrant.sources.beir import BeirSplit, beir_splits, read_beir, read_queries
+from csr_qdrant.sources.open import open_source
+from csr_qdrant.sources.options import ROW_NUMBER, SourceOptions
+from csr_qdrant.sources.pairs import Pairs, read_pairs
+from csr_qdrant.sources.spill import as_memmap
+
+__all__ = [
+    "ROW_NUMBER",
+    "ArraySource",
+    "BeirSplit",
+    "Block",
+    "Pairs",
+    "Source",
+    "SourceOptions",
+    "as_memmap",
+    "beir_splits",
+    "open_source",
+    "read_beir",
+    "read_pairs",
+    "read_queries",
+]
