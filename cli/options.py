@@ -198,7 +198,7 @@ def _help(setting: Setting) -> str:
         remark = f"[default: {setting.flag[2:]}]"
     elif isinstance(default, tuple) and default:
         remark = f"[default: {','.join(map(str, default))}]"
-    elif default is not None and default not in (False, "", ()):
+    elif default is not None and default is not False and default not in ("", ()):
         remark = f"[default: {default}]"
     return f"{setting.field.metadata.get('help', '')}  {remark}".strip()
 

@@ -1,0 +1,69 @@
+# `make help` lists the targets. Everything is installed into .venv, with the versions of
+# constraints.txt, and only again when pyproject.toml or constraints.txt has changed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# On Linux, PyPI's torch brings several GB for NVIDIA GPUs. Without such a GPU:
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+TEST_ARGS ?=
+
+# torch and what needs it are installed by one command, so that the index holds for both.
+INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+# No test may reach a model hub, not even to look for a newer file.
+PYTEST = HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(TEST_ARGS)
+NEEDS := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all test-base lint bench dist clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed-demo ## Train, index and search real data; options in DEMO_ARGS
+	$(BIN)/csr demo $(DEMO_ARGS)
+
+test: $(VENV)/.installed-dev ## Run the default test suite; options in TEST_ARGS
+	$(PYTEST) -m "not slow"
+
+test-all: $(VENV)/.installed-dev ## Run all tests, slow ones too
+	$(PYTEST)
+
+lint: $(VENV)/.installed-dev ## Check style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev ## Measure speed and memory; options in BENCH_ARGS
+	$(BIN)/python -m csr_qdrant.benchmarks $(BENCH_ARGS)
+
+dist: $(VENV)/.installed-dev ## Build the source archive and the wheel into dist/ and check them
+	rm -rf build dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
+test-base: dist ## Install the wheel alone into a fresh environment and try it
+	rm -rf build/base
+	$(PYTHON) -m venv build/base
+	build/base/bin/python -m pip install --quiet -c constraints.txt dist/*.whl
+	cd build && base/bin/python ../tests/base_install.py
+
+clean: ## Remove builds and caches; .venv stays
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-demo: $(NEEDS) | $(BIN)/python
+	@echo "installing what the demo needs into $(VENV): this takes a few minutes"
+	$(INSTALL) -e '.[bench]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(NEEDS) | $(BIN)/python
+	@echo "installing everything for development into $(VENV): this takes a few minutes"
+	$(INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.installed-demo
