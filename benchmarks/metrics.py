@@ -1,6 +1,6 @@
 """Measures of quality: agreement with human judgements, and with exact dense search."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,10 +143,21 @@ def _resampled_means(values: Floats, resamples: int, generator: np.random.Genera
     return np.concatenate([values[draw].mean(axis=1) for draw in draws])
 
 
-def overlap_free(qrels: Qrels, seen: set[Hashable]) -> Qrels:
+def unseen_judgements(qrels: Qrels, seen: Set[str]) -> Qrels:
     """Return the judgements on documents that are not in `seen`; queries left without any go."""
     kept = {
         query: {doc: grade for doc, grade in grades.items() if doc not in seen}
         for query, grades in qrels.items()
     }
     return {query: grades for query, grades in kept.items() if grades}
+
+
+def unseen_results(run: Run, seen: Set[str]) -> Run:
+    """Return the run without the documents in `seen`, as if the corpus did not hold them.
+
+    Search deeper than the k that is measured, or seen documents crowd out unseen ones.
+    """
+    return {
+        query: {doc: score for doc, score in scores.items() if doc not in seen}
+        for query, scores in run.items()
+    }

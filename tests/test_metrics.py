@@ -144,4 +144,6 @@ def test_bootstrap_pairs_queries() -> None:
 
 def test_judgements_on_documents_not_seen() -> None:
     qrels = {"q1": {"a": 1, "b": 2}, "q2": {"a": 1}}
-    assert metrics.overlap_free(qrels, {"a"}) == {"q1": {"b": 2}}
+    assert metrics.unseen_judgements(qrels, {"a"}) == {"q1": {"b": 2}}
+    run = {"q1": {"a": 3.0, "c": 2.0, "b": 1.0}, "q2": {"a": 1.0}}
+    assert metrics.unseen_results(run, {"a"}) == {"q1": {"c": 2.0, "b": 1.0}, "q2": {}}
