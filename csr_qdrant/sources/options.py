@@ -48,9 +48,10 @@ class SourceOptions:
     def as_text(self) -> str:
         """Return the options as text that is equal for equal options."""
         fields = asdict(self)
-        if self.payload_fields is not None:
-            fields["payload_fields"] = list(self.payload_fields)
-        return json.dumps(fields, sort_keys=True, default=str)
+        fields["payload_fields"] = self.payload_fields and list(self.payload_fields)
+        # Which files there are; where they lie may be written in several ways.
+        fields |= {"ids": self.ids is not None, "payload": self.payload is not None}
+        return json.dumps(fields, sort_keys=True)
 
     def chosen_payload(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return the part of `row` that the payload fields name; all of it if none are named."""
