@@ -2,6 +2,7 @@
 
 import copy
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,14 +52,23 @@ class System(Protocol):
         """Release the engine; the folder stays."""
 
 
-class EdgeSystem:
-    """What the systems of this module share: a shard, and requests to it."""
+class EdgeSystem(ABC):
+    """What the systems over the raw engine share: a shard, and requests to it."""
 
+    name: str
     _shard: Shard
 
+    @abstractmethod
+    def build(self, vectors: Matrix, folder: Path) -> BuildReport:
+        """Index `vectors` (n, d) in a new `folder`; rows may come from a memory map."""
+
+    @abstractmethod
     def requests(self, queries: Matrix, limit: int) -> Sequence[Any | None]:
         """Return one engine request a query; None where there is nothing to ask."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def footprint(self) -> Footprint:
+        """Return the measured bytes a vector."""
 
     def calls(self, queries: Matrix, limit: int) -> list[Callable[[], Any]]:
         """Return one call a query (m, d) that searches and does nothing else, for timing."""
