@@ -34,9 +34,9 @@ def check_search(request: Search, schema: Schema) -> None:
     if request.limit < 1:
         raise ConfigError(f"limit must be at least 1, got {request.limit}")
     _check_hidden(request.codes.h, schema)
-    empty = np.flatnonzero(request.codes.lengths == 0)
-    if len(empty):
-        raise CsrError(f"a query needs at least one active latent, query {empty[0]} has none")
+    if not request.codes.lengths.all():
+        empty = int(np.flatnonzero(request.codes.lengths == 0)[0])
+        raise CsrError(f"a query needs at least one active latent, query {empty} has none")
     if request.dense is None:
         return
     if schema.dense_dim is None:

@@ -7,8 +7,7 @@ Edge is in beta; nothing else in this package imports it, apart from conversions
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -97,9 +96,9 @@ class EdgeStore:
     def upsert(self, points: PointBatch) -> None:
         """Write points; those with a known id are replaced. Durable after `flush`."""
         check_points(points, self._schema)
-        made = self._points(points)
-        while batch := list(islice(made, UPSERT_POINTS)):
-            self._update(engine.UpdateOperation.upsert_points(batch))
+        for start in range(0, len(points), UPSERT_POINTS):
+            made = self._points(points, slice(start, start + UPSERT_POINTS))
+            self._update(engine.UpdateOperation.upsert_points(made))
 
     def search(self, request: Search) -> list[list[Hit]]:
         """Return the hits of each query, best first, at most `limit`."""
@@ -111,7 +110,7 @@ class EdgeStore:
                 found = [shard.query(queries[0])]
             else:
                 found = shard.query_batch(engine.QueryBatchRequest(queries)) if queries else []
-        return [[Hit(_plain_id(p.id), p.score, p.payload or {}) for p in hits] for hits in found]
+        return [[_hit(point) for point in hits] for hits in found]
 
     def delete(self, ids: Sequence[PointId]) -> None:
         """Delete points; unknown ids are ignored."""
@@ -195,21 +194,24 @@ class EdgeStore:
         with plain_errors(self._folder):
             shard.update(operation)
 
-    def _points(self, points: PointBatch) -> Iterator[Any]:
-        """Yield engine points one by one; a row without latents goes without a code."""
-        make, sparse = engine.Point, engine.SparseVector
-        code_name, dense_name = self._schema.code_name, self._schema.dense_name
-        dense = None if points.dense is None else iter(points.dense)
-        rows = zip(points.ids, points.codes.to_lists(), points.payloads, strict=True)
-        for point, (indices, values), payload in rows:
-            vectors: dict[str, Any] = {code_name: sparse(indices, values)} if indices else {}
-            if dense is not None:
-                vectors[dense_name] = next(dense).tolist()
-            try:
-                made = make(point, vectors, dict(payload))
-            except Exception as error:
-                raise CsrError(f"point {point!r} cannot be stored: {error}") from error
-            yield made
+    def _points(self, points: PointBatch, rows: slice) -> list[Any]:
+        """Return engine points; a row without latents goes without a code."""
+        sparse, name = engine.SparseVector, self._schema.code_name
+        vectors: list[dict[str, Any]] = [
+            {name: sparse(indices, values)} if indices else {}
+            for indices, values in points.codes[rows].to_lists()
+        ]
+        if points.dense is not None:
+            for named, row in zip(vectors, points.dense[rows].tolist(), strict=True):
+                named[self._schema.dense_name] = row
+        ids = points.ids[rows]
+        payloads = [p if type(p) is dict else dict(p) for p in points.payloads[rows]]
+        try:
+            return list(map(engine.Point, ids, vectors, payloads))
+        except Exception:
+            for parts in zip(ids, vectors, payloads, strict=True):
+                _point(*parts)  # says which of them it was
+            raise
 
     def _queries(self, request: Search) -> list[Any]:
         condition = edge_filter(request.filter)
@@ -248,6 +250,17 @@ class EdgeStore:
             None if code is None else (code.indices, code.values),
             vectors.get(self._schema.dense_name),
         )
+
+
+def _point(point: PointId, vectors: dict[str, Any], payload: Json) -> Any:
+    try:
+        return engine.Point(point, vectors, payload)
+    except Exception as error:
+        raise CsrError(f"point {point!r} cannot be stored: {error}") from error
+
+
+def _hit(found: Any) -> Hit:
+    return Hit(_plain_id(found.id), found.score, found.payload or {})
 
 
 def _plain_id(point: Any) -> PointId:

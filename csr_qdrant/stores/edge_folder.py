@@ -15,11 +15,13 @@ FORMAT = 1
 
 
 def write_description(folder: Path, schema: Schema, metadata: Json) -> None:
+    """Write `collection.json`, whole or not at all."""
     description = {"format": FORMAT, "schema": asdict(schema), "metadata": metadata}
     write_json(folder / "collection.json", description)
 
 
 def read_description(folder: Path) -> tuple[Schema, Json]:
+    """Return schema and metadata; raises CsrError unless `folder` holds a collection."""
     path = folder / "collection.json"
     if not folder.is_dir():
         raise CsrError(f"there is no collection at {folder}: check the path or index one there")
