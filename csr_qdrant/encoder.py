@@ -96,6 +96,8 @@ class Encoder:
         *,
         batch_size: int | None = None,
         device: str | None = None,
+        first_row: int = 0,
+        name: str = "the dense vectors",
     ) -> SparseCodes:
         """Return the raw (not normalised) codes of dense vectors.
 
@@ -106,6 +108,8 @@ class Encoder:
             device: `numpy`, `cpu`, `cuda`, `cuda:1`, `mps`, …; all but the first need torch.
                 None: torch's best device if torch is loaded already or the batch is worth
                 loading it, otherwise numpy.
+            first_row: number of the first row, for messages.
+            name: what to call the vectors in messages.
 
         Returns:
             (n, h) codes of at most k active latents a row; rows may be empty.
@@ -122,9 +126,12 @@ class Encoder:
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
         starts = range(0, len(rows), batch_size) or [0]
-        return SparseCodes.concatenate(
-            [self._encode_block(rows[start : start + batch_size], start, topk) for start in starts]
-        )
+        blocks = []
+        for start in starts:
+            latents, values = self._topk(rows[start : start + batch_size], topk)
+            _check_finite(values, first_row + start, name)
+            blocks.append(SparseCodes.from_topk(latents, values, self.h))
+        return SparseCodes.concatenate(blocks)
 
     def _checked(self, dense: npt.ArrayLike) -> npt.NDArray[Any]:
         rows = np.asarray(dense)
@@ -155,22 +162,9 @@ class Encoder:
 
         return numpy_kernel(self, k), True
 
-    def _encode_block(
-        self, rows: npt.NDArray[Any], start: int, topk: Callable[[F32], TopK]
-    ) -> SparseCodes:
+    def _topk(self, rows: npt.NDArray[Any], topk: Callable[[F32], TopK]) -> TopK:
         block = np.ascontiguousarray(rows, np.float32)
-        if self.layer_norm:
-            block = standardised(block)
-        latents, values = topk(block)
-        # One NaN or infinity in a vector reaches all its pre-activations, so the k kept ones
-        # tell, at k/d of the cost of looking at the vectors.
-        if not np.isfinite(values).all():
-            bad = start + int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
-            raise CsrError(
-                f"row {bad} of the dense vectors holds NaN, infinity or values too large for "
-                f"float32: mend or remove it"
-            )
-        return SparseCodes.from_topk(latents, values, self.h)
+        return topk(standardised(block) if self.layer_norm else block)
 
     def decode(self, codes: SparseCodes) -> F32:
         """Return the reconstructions `Wᵀ z + b_pre`, (n, d), of raw codes.
@@ -209,6 +203,21 @@ def check_k(k: int, h: int) -> int:
     if not 1 <= k <= h:
         raise ConfigError(f"k must be in 1..{h} (the number of latents), got {k}")
     return k
+
+
+def _check_finite(values: F32, first_row: int, name: str) -> None:
+    """Raise CsrError naming the first row whose largest pre-activations are not finite.
+
+    One NaN or infinity in a vector reaches all its pre-activations, so the k kept ones tell, at
+    k/d of the cost of looking at the vectors.
+    """
+    finite = np.isfinite(values)
+    if not finite.all():
+        bad = first_row + int(np.flatnonzero(~finite.all(axis=1))[0])
+        raise CsrError(
+            f"row {bad} of {name} holds NaN, infinity or values too large for float32: "
+            f"mend or remove it"
+        )
 
 
 def groups(h: int, k: int) -> int:

@@ -7,6 +7,7 @@ in every run; the original stands in the payload under `_id` and comes back with
 import re
 import uuid
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 from csr_qdrant.errors import CsrError
@@ -22,20 +23,29 @@ _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 def normalise_id(raw: Any) -> ExternalId:
     """Return `raw` (int, str, UUID or a numpy integer) as a plain int or str.
 
-    Raises CsrError for ids of other types, empty strings and integers that no payload can hold.
+    Raises CsrError for ids of other types, and for strings and integers that no payload can hold.
     """
     if isinstance(raw, str):
-        if not raw:
-            raise CsrError("ids must not be empty strings: give each row an id of its own")
-        return raw
+        return _checked_text(str(raw))
     if isinstance(raw, uuid.UUID):
         return str(raw)
-    if isinstance(raw, bool) or not hasattr(raw, "__index__"):
+    if isinstance(raw, bool) or not isinstance(raw, Integral):
         raise CsrError(f"ids must be integers, strings or UUIDs, got {type(raw).__name__} {raw!r}")
     number = int(raw)
     if not -(2**63) <= number < 2**64:
         raise CsrError(f"integer ids must fit into 64 bits, got {number}: use a string instead")
     return number
+
+
+def _checked_text(text: str) -> str:
+    if not text:
+        raise CsrError("ids must not be empty strings: give each row an id of its own")
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise CsrError(f"ids must be valid Unicode, got {text!r}: mend its encoding") from error
+    return text
 
 
 def point_id(external: ExternalId) -> PointId:
@@ -45,6 +55,25 @@ def point_id(external: ExternalId) -> PointId:
             return external
         return str(uuid.uuid5(NAMESPACE, "s:" + external))
     return external if external >= 0 else str(uuid.uuid5(NAMESPACE, f"i:{external}"))
+
+
+def filter_with_point_ids(filter: Any) -> Any:
+    """Return a filter whose `has_id` conditions name external ids as one of point ids.
+
+    Takes Qdrant's JSON form or a `qdrant_client.models.Filter`; the argument stays as it is.
+    """
+    if hasattr(filter, "model_dump"):
+        filter = filter.model_dump(mode="json", exclude_none=True)
+    if isinstance(filter, Mapping):
+        return {
+            key: [point_id(normalise_id(each)) for each in value]
+            if key == "has_id" and isinstance(value, list)
+            else filter_with_point_ids(value)
+            for key, value in filter.items()
+        }
+    if isinstance(filter, list):
+        return [filter_with_point_ids(each) for each in filter]
+    return filter
 
 
 def payload_with_id(

@@ -1,0 +1,340 @@
+"""Collection: an encoder and a store under one name; the library's everyday object."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from csr_qdrant.codes import SparseCodes
+from csr_qdrant.embedders import Embedder
+from csr_qdrant.encoder import Encoder
+from csr_qdrant.errors import ConfigError
+from csr_qdrant.identity import Identity
+from csr_qdrant.ids import (
+    ID_KEY,
+    ExternalId,
+    external_id,
+    filter_with_point_ids,
+    normalise_id,
+    point_id,
+)
+from csr_qdrant.points import Added, Rows, make_points
+from csr_qdrant.stores.base import Datatype, Hit, Json, Schema, Search, Store, StoredPoint
+
+ENCODER_FOLDER = "encoder"
+Queries = Sequence[str] | npt.NDArray[Any] | SparseCodes
+
+
+class Collection:
+    """Codes of an encoder in one of Qdrant's engines.
+
+    Make one with `create` or open one with `open` (a folder, embedded engine), or with
+    `create_on` and `open_on` (a server). Close it, or use it in a `with` block.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        encoder: Encoder,
+        identity: Identity,
+        embedder: Embedder | None = None,
+    ) -> None:
+        """Wrap an open store; raises CsrError if it was made with another encoder."""
+        identity.check(encoder, store.location)
+        self.store, self.encoder, self.identity = store, encoder, identity
+        self._embedder = embedder
+
+    # --- making and opening ---------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | Path,
+        encoder: Encoder,
+        *,
+        k: int | None = None,
+        keep_dense: bool = False,
+        datatype: Datatype = "f32",
+        embedder: Embedder | None = None,
+    ) -> Self:
+        """Make an empty collection in a new folder, kept by Qdrant's embedded engine.
+
+        Args:
+            folder: must not exist; a copy of the encoder is put into it.
+            encoder: makes the codes of documents and queries.
+            k: active latents of the documents; None: the encoder's k.
+            keep_dense: keep the dense vectors too, on disk and without a graph, for rescoring.
+            datatype: of the values in the sparse index: f32, f16 or u8.
+            embedder: makes dense vectors of texts; None: found by the encoder's URI if needed.
+
+        Raises ConfigError if the folder exists or a setting cannot work.
+        """
+        from csr_qdrant.stores.edge import EdgeStore
+
+        identity = Identity.of(encoder, k, embedder)
+        schema = _schema(encoder, keep_dense, datatype)
+        store = EdgeStore.create(folder, schema, identity.to_metadata())
+        encoder.save(Path(folder) / ENCODER_FOLDER)
+        return cls(store, encoder, identity, embedder)
+
+    @classmethod
+    def open(
+        cls, folder: str | Path, encoder: Encoder | None = None, embedder: Embedder | None = None
+    ) -> Self:
+        """Open the collection in `folder` with the encoder that it holds, or with `encoder`.
+
+        Raises CsrError if there is none, if it is open elsewhere, or belongs to another encoder.
+        """
+        from csr_qdrant.stores.edge import EdgeStore
+
+        store = EdgeStore.open(folder)
+        try:
+            identity = Identity.from_metadata(store.metadata(), store.location)
+            encoder = encoder or Encoder.load(Path(folder) / ENCODER_FOLDER)
+            return cls(store, encoder, identity, embedder)
+        except BaseException:
+            store.close()
+            raise
+
+    @classmethod
+    def create_on(
+        cls,
+        client: Any,
+        name: str,
+        encoder: Encoder,
+        *,
+        k: int | None = None,
+        keep_dense: bool = False,
+        datatype: Datatype = "f32",
+        embedder: Embedder | None = None,
+        shards: int | None = None,
+        replicas: int | None = None,
+    ) -> Self:
+        """Make an empty collection called `name` through a `QdrantClient`; see `create`.
+
+        `shards` and `replicas` are passed to the server. Raises ConfigError if the collection
+        exists.
+        """
+        from csr_qdrant.stores.server import ServerStore
+
+        identity = Identity.of(encoder, k, embedder)
+        store = ServerStore.create(
+            client,
+            name,
+            _schema(encoder, keep_dense, datatype),
+            identity.to_metadata(),
+            shard_number=shards,
+            replication_factor=replicas,
+        )
+        return cls(store, encoder, identity, embedder)
+
+    @classmethod
+    def open_on(
+        cls, client: Any, name: str, encoder: Encoder, embedder: Embedder | None = None
+    ) -> Self:
+        """Open a collection of ours on a server; raises CsrError as `open` does."""
+        from csr_qdrant.stores.server import ServerStore
+
+        store = ServerStore.open(client, name)
+        identity = Identity.from_metadata(store.metadata(), store.location)
+        return cls(store, encoder, identity, embedder)
+
+    def close(self) -> None:
+        """Make everything durable and release the engine."""
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        """Return the collection itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the collection."""
+        self.close()
+
+    @property
+    def embedder(self) -> Embedder:
+        """The embedder given, or the one that the collection remembers; loaded on first use.
+
+        Raises ConfigError if neither is known.
+        """
+        if self._embedder is None:
+            from csr_qdrant.embedders import load_embedder
+
+            uri = self.identity.embedder or self.encoder.embedder
+            if uri is None:
+                raise ConfigError(
+                    "texts need an embedder and this collection knows none: pass the one that "
+                    "made its vectors, or give vectors"
+                )
+            self._embedder = load_embedder(uri)
+        return self._embedder
+
+    # --- writing --------------------------------------------------------------------------
+
+    def add(
+        self,
+        ids: Sequence[Any],
+        *,
+        vectors: npt.NDArray[Any] | None = None,
+        texts: Sequence[str] | None = None,
+        codes: SparseCodes | None = None,
+        payloads: Sequence[Mapping[str, Any]] | None = None,
+        skip_zero: bool = False,
+    ) -> Added:
+        """Write rows; those with a known id are replaced. Durable after `flush` or `close`.
+
+        Give exactly one of `vectors` (n, d), `texts` (embedded first) and `codes` (raw or
+        normalised, (n, h)). Rows without an active latent are stored without a code and counted.
+
+        Raises CsrError for NaN or infinity, all-zero vectors (unless `skip_zero`), repeated ids,
+        unequal counts or wrong dimensions, before anything of this call is written.
+        """
+        if texts is not None:
+            vectors = self.embedder.embed_documents(texts)
+        rows = Rows(ids, vectors, codes, payloads)
+        points = make_points(
+            rows, self.encoder, self.identity.k, self.keeps_dense, skip_zero=skip_zero
+        )
+        self.store.upsert(points)
+        return Added(len(points), int((points.codes.lengths == 0).sum()))
+
+    def delete(self, ids: Sequence[Any]) -> None:
+        """Delete rows by their external ids; unknown ids are ignored."""
+        self.store.delete([point_id(normalise_id(each)) for each in ids])
+
+    def flush(self) -> None:
+        """Make everything written so far durable."""
+        self.store.flush()
+
+    def optimise(self) -> None:
+        """Build the indexes now; a server does that by itself."""
+        self.store.optimise()
+
+    # --- reading --------------------------------------------------------------------------
+
+    @property
+    def keeps_dense(self) -> bool:
+        """Whether dense vectors are kept for rescoring."""
+        return self.store.schema.dense_dim is not None
+
+    def __len__(self) -> int:
+        """Return the number of points."""
+        return self.store.count()
+
+    def get(self, ids: Sequence[Any]) -> dict[ExternalId, StoredPoint]:
+        """Return the stored points among `ids`, by external id."""
+        found = self.store.retrieve([point_id(normalise_id(each)) for each in ids])
+        return {external_id(point.id, point.payload): point for point in found}
+
+    def search(
+        self,
+        query: str | npt.NDArray[Any] | SparseCodes,
+        *,
+        limit: int = 10,
+        k: int | None = None,
+        filter: Any = None,
+        rescore: int = 0,
+        payload: bool = True,
+    ) -> list[Hit]:
+        """Return the hits of one query, best first; see `search_batch`."""
+        if isinstance(query, str):
+            batch: Queries = [query]
+        elif isinstance(query, SparseCodes):
+            batch = query
+        else:
+            batch = np.atleast_2d(np.asarray(query))
+        hits = self.search_batch(
+            batch, limit=limit, k=k, filter=filter, rescore=rescore, payload=payload
+        )
+        if len(hits) != 1:
+            raise ConfigError(f"search takes one query, got {len(hits)}: use search_batch")
+        return hits[0]
+
+    def search_batch(
+        self,
+        queries: Queries,
+        *,
+        limit: int = 10,
+        k: int | None = None,
+        filter: Any = None,
+        rescore: int = 0,
+        payload: bool = True,
+    ) -> list[list[Hit]]:
+        """Return the hits of each query, best first, from one call to the engine.
+
+        Args:
+            queries: texts, dense vectors (m, d) or codes (m, h).
+            limit: hits a query at most; points that share no latent with it are never found.
+            k: active latents of the queries, fewer for speed; None: as the documents'.
+            filter: Qdrant's filter, as JSON or `qdrant_client.models.Filter`; `has_id` takes
+                external ids.
+            rescore: score so many candidates anew by the cosine of their dense vectors; 0: don't.
+            payload: whether hits carry their payload.
+
+        Returns:
+            Hits with external ids; none for a query without an active latent.
+        """
+        dense, codes = self._encoded(queries, k)
+        if rescore and dense is None:
+            raise ConfigError("rescoring needs dense queries, got codes: give texts or vectors")
+        active = np.flatnonzero(codes.lengths)
+        request = Search(
+            codes=codes if len(active) == len(codes) else codes[active],
+            limit=limit,
+            filter=filter_with_point_ids(filter),
+            dense=dense[active] if rescore and dense is not None else None,
+            candidates=max(rescore, limit) if rescore else 0,
+            payload=payload or [ID_KEY],
+        )
+        found = iter(self.store.search(request) if len(active) else ())
+        return [_external(next(found)) if length else [] for length in codes.lengths.tolist()]
+
+    def _encoded(
+        self, queries: Queries, k: int | None
+    ) -> tuple[npt.NDArray[np.float32] | None, SparseCodes]:
+        """Return dense queries, if there are any, and normalised codes of at most k latents."""
+        k = self.identity.k if k is None else k
+        if isinstance(queries, SparseCodes):
+            return None, queries.truncated(k).normalised()
+        if not isinstance(queries, np.ndarray) and all(isinstance(each, str) for each in queries):
+            queries = self.embedder.embed_queries(list(queries))
+        dense = np.asarray(queries, np.float32)
+        return dense, self.encoder.encode(dense, k).normalised()
+
+    def info(self) -> Json:
+        """Return what the collection is and holds, as plain values."""
+        schema, counts = self.store.schema, self.store.info()
+        return {
+            "location": self.store.location,
+            "points": counts.points,
+            "segments": counts.segments,
+            "indexed_vectors": counts.indexed_vectors,
+            **self.identity.to_json(),
+            "datatype": schema.datatype,
+            "keeps_dense": self.keeps_dense,
+            "code_name": schema.code_name,
+            "dense_name": schema.dense_name if self.keeps_dense else None,
+        }
+
+
+def _schema(encoder: Encoder, keep_dense: bool, datatype: Datatype) -> Schema:
+    return Schema(h=encoder.h, datatype=datatype, dense_dim=encoder.d if keep_dense else None)
+
+
+def _external(hits: list[Hit]) -> list[Hit]:
+    """Return hits under their external ids, without the reserved payload key."""
+    named = []
+    for point, score, payload in hits:
+        named.append(Hit(payload.pop(ID_KEY, point), score, payload))
+    return named
+
+
+__all__ = ["Added", "Collection", "Hit"]

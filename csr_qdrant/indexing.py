@@ -1,0 +1,181 @@
+"""Bulk indexing: a source of any size into a collection, resumable at any moment.
+
+Rows are written in blocks; every few seconds the store is flushed and the number of finished rows
+is written beside the points. A killed run, started again, goes on from there. The rows of the last
+unrecorded blocks are written once more, onto the same ids, so the end is the same.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from csr_qdrant.collection import Collection
+from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.points import Rows, make_points
+from csr_qdrant.sources.base import Block, Source
+from csr_qdrant.stores.base import PointBatch
+
+PROGRESS_KEY = "csr_qdrant_index_"
+FLUSH_ROWS = 16_384
+FLUSH_SECONDS = 5.0
+BLOCK_ROWS = {"vectors": 2048, "codes": 2048, "texts": 256}
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexConfig:
+    """Settings of `index_source`."""
+
+    skip_zero: bool = field(
+        default=False, metadata={"help": "Store all-zero vectors without a code."}
+    )
+    resume: bool = field(
+        default=True, metadata={"help": "Go on where an interrupted run of the source stopped."}
+    )
+    optimise: bool = field(
+        default=True, metadata={"help": "Build the index at the end (embedded engine)."}
+    )
+    device: str | None = field(
+        default=None, metadata={"help": "numpy, cpu, cuda or mps; default: the best there is."}
+    )
+
+
+class Indexed(NamedTuple):
+    """What a run did."""
+
+    rows: int  # rows of the source, all of them in the collection now
+    skipped: int  # of them, finished by an earlier run
+    without_code: int  # of them, stored without a code
+    seconds: float  # reading, embedding, encoding and writing
+    optimise_seconds: float
+
+
+def index_source(
+    source: Source,
+    collection: Collection,
+    config: IndexConfig | None = None,
+    on_rows: Callable[[int], None] = lambda done: None,
+) -> Indexed:
+    """Write all rows of `source` into `collection`; rows with a known id are replaced.
+
+    Args:
+        source: rows of vectors, texts or codes.
+        collection: open; its encoder makes the codes, its embedder the vectors of texts.
+        config: settings.
+        on_rows: called with the number of finished rows.
+
+    Raises:
+        CsrError: a bad row. The rows before it are written and recorded; run again once it is
+            mended (a changed file starts over, onto the same ids).
+    """
+    config = config or IndexConfig()
+    check_source(source, collection)
+    journal = _Journal.open(source, collection, config.resume)
+    skipped = journal.rows
+    started = time.perf_counter()
+    on_rows(skipped)
+    for points in _prepared(source, collection, config, skipped):
+        collection.store.upsert(points)
+        journal.add(points)
+        on_rows(journal.rows)
+    journal.write()
+    seconds = time.perf_counter() - started
+    if config.optimise:
+        collection.optimise()
+    optimise_seconds = time.perf_counter() - started - seconds
+    return Indexed(journal.rows, skipped, journal.without_code, seconds, optimise_seconds)
+
+
+def check_source(source: Source, collection: Collection) -> None:
+    """Raise ConfigError or CsrError if the rows of `source` cannot go into `collection`."""
+    if source.kind == "codes" and collection.keeps_dense:
+        raise ConfigError(
+            f"{collection.store.location} keeps dense vectors for rescoring, but {source.name} "
+            f"holds codes alone: index the vectors"
+        )
+    first = next(source.blocks(1), None)
+    if first is None:
+        raise CsrError(f"{source.name} holds no rows: there is nothing to index")
+    expected = collection.encoder
+    if first.vectors is not None and first.vectors.shape[1] != expected.d:
+        raise CsrError(
+            f"{source.name} holds vectors of {first.vectors.shape[1]} dimensions, but the encoder "
+            f"takes {expected.d}: use the embedding model that it was trained on"
+        )
+    if first.codes is not None and first.codes.h != expected.h:
+        raise CsrError(
+            f"{source.name} holds codes over {first.codes.h} latents, but the collection's "
+            f"encoder has {expected.h}: encode them with that encoder"
+        )
+
+
+def _prepared(
+    source: Source, collection: Collection, config: IndexConfig, start: int
+) -> Iterator[PointBatch]:
+    """Yield points from row `start` on; the next block is made while one is being written."""
+    blocks = source.blocks(BLOCK_ROWS[source.kind], start)
+    with ThreadPoolExecutor(1, thread_name_prefix="index") as pool:
+        coming = pool.submit(_next_points, blocks, source.name, collection, config)
+        while (points := coming.result()) is not None:
+            coming = pool.submit(_next_points, blocks, source.name, collection, config)
+            yield points
+
+
+def _next_points(
+    blocks: Iterator[Block], name: str, collection: Collection, config: IndexConfig
+) -> PointBatch | None:
+    block = next(blocks, None)
+    if block is None:
+        return None
+    vectors = block.vectors
+    if block.texts is not None:
+        vectors = collection.embedder.embed_documents(block.texts)
+    rows = Rows(block.ids, vectors, block.codes, block.payloads, block.start, name)
+    return make_points(
+        rows,
+        collection.encoder,
+        collection.identity.k,
+        collection.keeps_dense,
+        skip_zero=config.skip_zero,
+        device=config.device,
+    )
+
+
+@dataclass
+class _Journal:
+    """How many rows of one source are in the collection for good, kept beside its points."""
+
+    collection: Collection
+    key: str
+    source: str
+    rows: int = 0
+    without_code: int = 0
+    written_rows: int = 0
+    written_at: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def open(cls, source: Source, collection: Collection, resume: bool) -> "_Journal":
+        key = PROGRESS_KEY + hashlib.sha256(source.fingerprint.encode()).hexdigest()[:16]
+        journal = cls(collection, key, source.name)
+        stored: Any = collection.store.metadata().get(key)
+        if resume and isinstance(stored, dict):
+            journal.rows = journal.written_rows = min(int(stored["rows"]), len(source))
+            journal.without_code = int(stored["without_code"])
+        return journal
+
+    def add(self, points: PointBatch) -> None:
+        """Count rows that the store has taken, and record them now and then."""
+        self.rows += len(points)
+        self.without_code += int((points.codes.lengths == 0).sum())
+        late = time.monotonic() - self.written_at >= FLUSH_SECONDS
+        if late or self.rows - self.written_rows >= FLUSH_ROWS:
+            self.write()
+
+    def write(self) -> None:
+        """Flush the store, then record: a row counts only once it is durable."""
+        self.collection.flush()
+        value = {"source": self.source, "rows": self.rows, "without_code": self.without_code}
+        self.collection.store.write_metadata(self.key, value)
+        self.written_rows, self.written_at = self.rows, time.monotonic()

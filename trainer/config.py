@@ -1,0 +1,104 @@
+"""TrainConfig: every dial of a training run, its default and its meaning, in one place."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from csr_qdrant.errors import ConfigError
+
+
+def _dial(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of `fit`; the losses and their weights are explained in `trainer.losses`.
+
+    Raises ConfigError for settings that cannot work.
+    """
+
+    k: tuple[int, ...] = _dial((8, 16, 32), "Active latents; a list trains nested codes.")
+    h: int | None = _dial(None, "Number of latents; default: 4 d, at least 2,048.")
+    steps: int = _dial(2000, "Optimiser steps.")
+    minutes: float | None = _dial(None, "Train for so many minutes instead of a number of steps.")
+    batch_size: int = _dial(1024, "Rows a step.")
+    lr: float = _dial(2e-3, "Peak learning rate of Adam.")
+    warmup: float = _dial(0.05, "Share of the run in which the learning rate rises to its peak.")
+    weight_decay: float = _dial(0.0, "Decoupled weight decay.")
+    clip: float = _dial(1.0, "Largest gradient norm.")
+    reconstruction: float = _dial(1.0, "Weight of the reconstruction terms at each k.")
+    multi_k: float = _dial(0.125, "Weight of the reconstruction from 4k latents.")
+    aux: float = _dial(1 / 32, "Weight of the auxiliary term that revives dead latents.")
+    k_aux: int = _dial(512, "Dead latents that the auxiliary term may use for a row.")
+    dead_after: int = _dial(32, "Steps without activity after which a latent counts as dead.")
+    contrastive: float = _dial(0.3, "Weight of the contrastive term.")
+    contrastive_temperature: float = _dial(0.2, "Its temperature.")
+    distillation: float = _dial(3.0, "Weight of the similarity distillation from dense vectors.")
+    distillation_temperature: float = _dial(0.1, "Its temperature.")
+    k_anneal: int | None = _dial(None, "Start with so many latents and fall to k (CSRv2).")
+    supervised: float = _dial(0.3, "Weight of the supervised term, if labels or pairs are given.")
+    supervised_temperature: float = _dial(0.05, "Its temperature.")
+    adapter_steps: int = _dial(
+        600, "Steps of the linear adapter learned first from pairs; 0: none."
+    )
+    adapter_lr: float = _dial(1e-3, "Its learning rate.")
+    held_out: int = _dial(1000, "Rows kept from training for validation.")
+    validate_every: int = _dial(500, "Steps between validations.")
+    checkpoint_seconds: float = _dial(60.0, "Seconds between checkpoints, where one is asked for.")
+    seed: int = _dial(0, "Seed of everything random.")
+
+    def __post_init__(self) -> None:
+        """Check every setting that does not depend on the data."""
+        if not self.k or min(self.k) < 1:
+            raise ConfigError(f"k must be one or more numbers above 0, got {self.k}")
+        if self.h is not None:
+            self.check_h(self.h)
+        for name in ("steps", "batch_size", "dead_after", "validate_every", "k_aux"):
+            _at_least(name, getattr(self, name), 1)
+        for name in _WEIGHTS:
+            _at_least(name, getattr(self, name), 0)
+        for name in ("lr", "clip", *_TEMPERATURES):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ConfigError(f"minutes must be above 0, got {self.minutes}")
+        if not 0 <= self.warmup < 1:
+            raise ConfigError(f"warmup must be in [0, 1), got {self.warmup}")
+        if self.k_anneal is not None and self.k_anneal < max(self.k):
+            raise ConfigError(
+                f"k_anneal must be at least the largest k ({max(self.k)}), got {self.k_anneal}"
+            )
+
+    def check_h(self, h: int) -> int:
+        """Return `h`; raise ConfigError if it is smaller than the largest k."""
+        if max(self.k) > h:
+            raise ConfigError(f"k must be in 1..{h} (the number of latents), got {max(self.k)}")
+        return h
+
+    def hidden_size(self, d: int) -> int:
+        """Return h for vectors of `d` dimensions.
+
+        4 d is the papers' choice; a query touches about N k²/h postings, so small d gets more.
+        """
+        return self.check_h(self.h if self.h is not None else max(4 * d, 2048))
+
+
+_TEMPERATURES = ("contrastive_temperature", "distillation_temperature", "supervised_temperature")
+_WEIGHTS = (
+    "reconstruction",
+    "multi_k",
+    "aux",
+    "contrastive",
+    "distillation",
+    "supervised",
+    "weight_decay",
+    "adapter_steps",
+    "adapter_lr",
+    "held_out",
+    "checkpoint_seconds",
+)
+
+
+def _at_least(name: str, value: float, least: int) -> None:
+    if not value >= least:
+        raise ConfigError(f"{name} must be at least {least}, got {value}")
