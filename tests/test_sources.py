@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -124,6 +124,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Source]:
     return {name: make(tmp_path_factory.mktemp("source")) for name, make in FORMATS.items()}
 
 
+@settings(deadline=None)
 @given(
     name=st.sampled_from(sorted(FORMATS)),
     size=st.integers(1, ROWS + 3),
@@ -150,6 +151,7 @@ def test_blocks_of_any_size_from_any_row_hold_the_same_rows(
         assert block.codes is None
 
 
+@settings(deadline=None)
 @given(size=st.integers(1, ROWS + 3), start=st.integers(0, ROWS))
 def test_saved_codes_come_in_blocks(
     tmp_path_factory: pytest.TempPathFactory, size: int, start: int
@@ -176,6 +178,7 @@ def _text_records() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "csv", "csv.gz", "parquet", "beir"])
+@settings(deadline=None)
 @given(size=st.integers(1, ROWS + 3), start=st.integers(0, ROWS))
 def test_texts_follow_their_title_and_stay_in_the_payload(
     tmp_path_factory: pytest.TempPathFactory, kind: str, size: int, start: int

@@ -52,7 +52,7 @@ def read_header(file: IO[bytes], name: str) -> Header:
         shape, fortran, dtype = _READERS[version](head)
         if any(size < 0 for size in shape):
             raise ValueError(f"its shape is {shape}")
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+    except Exception as error:  # a hostile header makes numpy raise a tokeniser's errors, too
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CsrError(f"{name} is no numpy array ({reason}): save it with np.save") from None
     return Header(shape, fortran, dtype, head.tell())

@@ -59,7 +59,11 @@ def _vectors(source: Source, embed: Embed | None, size: int) -> Iterator[npt.NDA
         if block.vectors is not None:
             yield block.vectors
         elif block.texts is not None and embed is not None:
-            yield as_float32(embed(block.texts))
+            try:
+                vectors = embed(block.texts)
+            except OSError as error:  # of a model that is asked over a network, say
+                raise CsrError(f"{source.name} could not be embedded: {error}") from error
+            yield as_float32(vectors)
 
 
 def _write(
