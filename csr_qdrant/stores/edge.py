@@ -19,6 +19,7 @@ from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores.base import Hit, Json, PointBatch, Schema, Search, StoredPoint, StoreInfo
 from csr_qdrant.stores.checks import check_points, check_search
+from csr_qdrant.stores.disk import DiskSizes, disk_sizes
 from csr_qdrant.stores.edge_folder import plain_errors, read_description, write_description
 from csr_qdrant.stores.filters import edge_filter
 
@@ -94,11 +95,15 @@ class EdgeStore:
         self._metadata = changed
 
     def upsert(self, points: PointBatch) -> None:
-        """Write points; those with a known id are replaced. Durable after `flush`."""
+        """Write points; those with a known id are replaced. Durable after `flush`.
+
+        A batch with a point that cannot be stored is refused before anything is written.
+        """
         check_points(points, self._schema)
-        for start in range(0, len(points), UPSERT_POINTS):
-            made = self._points(points, slice(start, start + UPSERT_POINTS))
-            self._update(engine.UpdateOperation.upsert_points(made))
+        starts = range(0, len(points), UPSERT_POINTS)
+        made = [self._points(points, slice(start, start + UPSERT_POINTS)) for start in starts]
+        for some in made:
+            self._update(engine.UpdateOperation.upsert_points(some))
 
     def search(self, request: Search) -> list[list[Hit]]:
         """Return the hits of each query, best first, at most `limit`."""
@@ -127,8 +132,9 @@ class EdgeStore:
 
     def retrieve(self, ids: Sequence[PointId]) -> list[StoredPoint]:
         """Return the points that exist, with payload and vectors, in any order."""
+        shard = self._shard
         with plain_errors(self._folder):
-            found = self._shard.retrieve(list(ids), with_payload=True, with_vector=True)
+            found = shard.retrieve(list(ids), with_payload=True, with_vector=True)
         return [self._stored(record) for record in found]
 
     def scroll(
@@ -148,6 +154,10 @@ class EdgeStore:
         with plain_errors(self._folder):
             info = self._shard.info()
         return StoreInfo(info.points_count, info.segments_count, info.indexed_vectors_count)
+
+    def sizes(self) -> DiskSizes:
+        """Measure the folder on disk, without what stands beside the engine's own files."""
+        return disk_sizes(self._folder / "shard", self._schema.code_name)
 
     def flush(self) -> None:
         """Make everything written so far durable."""

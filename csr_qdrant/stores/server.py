@@ -1,0 +1,271 @@
+"""A collection on a Qdrant server or cluster, through `qdrant_client`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from qdrant_client import QdrantClient, models
+
+from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.ids import PointId
+from csr_qdrant.stores import server_config as config
+from csr_qdrant.stores.base import Hit, Json, PointBatch, Schema, Search, StoredPoint, StoreInfo
+from csr_qdrant.stores.checks import check_points, check_search
+from csr_qdrant.stores.filters import client_filter
+from csr_qdrant.stores.server_config import connect
+from csr_qdrant.stores.server_errors import RetryPolicy, server_errors
+from csr_qdrant.stores.server_points import plain_id, points_in_requests, stored_point
+
+__all__ = ["RetryPolicy", "ServerStore", "connect"]
+
+T = TypeVar("T")
+
+# A write goes on for minutes; who waits for an answer wants to know sooner that there is none.
+WRITES = RetryPolicy(attempts=10, first_s=0.5, longest_s=30)
+READS = RetryPolicy(attempts=3, first_s=0.25, longest_s=2)
+ONCE = RetryPolicy(attempts=1)
+IDS_PER_REQUEST = 10_000
+
+
+class ServerStore:
+    """One collection on a server. See `Store` for the methods.
+
+    Writes wait until the server keeps them, and are repeated as `writes` says while it is busy or
+    away; all of them can be repeated without harm. Nothing here ever deletes a collection.
+    """
+
+    def __init__(
+        self,
+        client: QdrantClient,
+        name: str,
+        schema: Schema,
+        *,
+        writes: RetryPolicy = WRITES,
+        owns_client: bool = False,
+    ) -> None:
+        """Wrap a collection that is known to exist; use `create` or `open`."""
+        self._client = client
+        self._name = name
+        self._schema = schema
+        self._writes = writes
+        self._owns_client = owns_client
+        self._closed = False
+
+    @classmethod
+    def create(
+        cls,
+        client: QdrantClient,
+        name: str,
+        schema: Schema,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        shard_number: int | None = None,
+        replication_factor: int | None = None,
+        writes: RetryPolicy = WRITES,
+        owns_client: bool = False,
+    ) -> Self:
+        """Make the empty collection `name`; `owns_client` says that `close` closes the client too.
+
+        Raises ConfigError if the collection exists, CsrError for a server below 1.16.
+        """
+        store = cls(client, name, schema, writes=writes, owns_client=owns_client)
+        if store._exists():
+            raise ConfigError(f"{store.location} already exists: choose another name or open it")
+        store._call(
+            ONCE,
+            lambda: client.create_collection(
+                name,
+                vectors_config=config.dense_config(schema),
+                sparse_vectors_config=config.sparse_config(schema),
+                shard_number=shard_number,
+                replication_factor=replication_factor,
+                metadata=config.first_metadata(schema, metadata or {}),
+            ),
+        )
+        return store
+
+    @classmethod
+    def open(
+        cls,
+        client: QdrantClient,
+        name: str,
+        *,
+        writes: RetryPolicy = WRITES,
+        owns_client: bool = False,
+    ) -> Self:
+        """Open the collection `name`; `owns_client` says that `close` closes the client too.
+
+        Raises CsrError if there is none, if csr-qdrant did not make it, or for a server below 1.16.
+        """
+        store = cls(client, name, Schema(h=1), writes=writes, owns_client=owns_client)
+        if not store._exists():
+            raise CsrError(f"there is no {store.location}: check the name or index a source there")
+        info = store._call(ONCE, lambda: client.get_collection(name))
+        store._schema = config.read_schema(info, store.location)
+        return store
+
+    @property
+    def location(self) -> str:
+        """Name of the collection and the server's address."""
+        return f"collection {self._name!r} {config.address(self._client)}"
+
+    @property
+    def schema(self) -> Schema:
+        """The vectors that the collection holds."""
+        return self._schema
+
+    def metadata(self) -> Json:
+        """Return what was stored beside the points."""
+        info = self._call(READS, lambda: self._client.get_collection(self._name))
+        return config.own_metadata(info)
+
+    def write_metadata(self, key: str, value: Any) -> None:
+        """Store a JSON value under `key` beside the points; None removes the key."""
+        change = {f"{config.META_KEY}.{key}": value}  # the server merges by key and drops nulls
+        self._call(
+            self._writes, lambda: self._client.update_collection(self._name, metadata=change)
+        )
+
+    def upsert(self, points: PointBatch) -> None:
+        """Write points; those with a known id are replaced. Kept by the server on return.
+
+        A batch with a payload that cannot be stored is refused before anything is sent.
+        """
+        check_points(points, self._schema)
+        for request in points_in_requests(points, self._schema):
+            self._write(partial(self._client.upsert, self._name, request, wait=True))
+
+    def search(self, request: Search) -> list[list[Hit]]:
+        """Return the hits of each query, best first, at most `limit`."""
+        check_search(request, self._schema)
+        queries = self._queries(request)
+        if not queries:
+            return []
+        answers = self._call(READS, lambda: self._client.query_batch_points(self._name, queries))
+        return [
+            [Hit(plain_id(point.id), point.score, point.payload or {}) for point in answer.points]
+            for answer in answers
+        ]
+
+    def delete(self, ids: Sequence[PointId]) -> None:
+        """Delete points; unknown ids are ignored."""
+        for start in range(0, len(ids), IDS_PER_REQUEST):
+            some = models.PointIdsList(points=list(ids[start : start + IDS_PER_REQUEST]))
+            self._write(partial(self._client.delete, self._name, some, wait=True))
+
+    def count(self, filter: Json | None = None) -> int:
+        """Return the exact number of points."""
+        condition = client_filter(filter)
+        counted = self._call(
+            READS, lambda: self._client.count(self._name, count_filter=condition, exact=True)
+        )
+        return counted.count
+
+    def retrieve(self, ids: Sequence[PointId]) -> list[StoredPoint]:
+        """Return the points that exist, with payload and vectors, in any order."""
+        found = self._call(
+            READS,
+            lambda: self._client.retrieve(
+                self._name, list(ids), with_payload=True, with_vectors=self._vector_names
+            ),
+        )
+        return [stored_point(record, self._schema) for record in found]
+
+    def scroll(
+        self, limit: int, offset: PointId | None = None
+    ) -> tuple[list[StoredPoint], PointId | None]:
+        """Return up to `limit` points by rising id from `offset` on, and the next offset."""
+        found, following = self._call(
+            READS,
+            lambda: self._client.scroll(
+                self._name,
+                limit=limit,
+                offset=offset,
+                with_payload=True,
+                with_vectors=self._vector_names,
+            ),
+        )
+        points = [stored_point(record, self._schema) for record in found]
+        return points, None if following is None else plain_id(following)
+
+    def info(self) -> StoreInfo:
+        """Return the server's own counts."""
+        info = self._call(READS, lambda: self._client.get_collection(self._name))
+        return StoreInfo(info.points_count or 0, info.segments_count, info.indexed_vectors_count)
+
+    def flush(self) -> None:
+        """Do nothing: a write returns only when the server keeps it."""
+
+    def optimise(self) -> None:
+        """Do nothing: a server builds its indexes by itself."""
+
+    def close(self) -> None:
+        """Close the client if the store owns it; the store cannot be used afterwards."""
+        if self._owns_client and not self._closed:
+            self._client.close()
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        """Return the store itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the store."""
+        self.close()
+
+    # --- calls ------------------------------------------------------------------------------
+
+    def _call(self, policy: RetryPolicy, function: Callable[[], T]) -> T:
+        if self._closed:
+            raise CsrError(f"{self.location} is closed: open it again")
+        with server_errors(self.location, self._client.init_options.get("api_key")):
+            return policy.call(function)
+
+    def _write(self, function: Callable[[], models.UpdateResult]) -> None:
+        self._call(self._writes, function)
+
+    def _exists(self) -> bool:
+        """Tell whether the collection exists, on a server that is new enough."""
+        self._call(ONCE, lambda: config.refuse_old(self._client))
+        return self._call(ONCE, lambda: self._client.collection_exists(self._name))
+
+    @property
+    def _vector_names(self) -> list[str]:
+        kept = [self._schema.dense_name] if self._schema.dense_dim is not None else []
+        return [self._schema.code_name, *kept]
+
+    def _queries(self, request: Search) -> list[models.QueryRequest]:
+        condition, schema = client_filter(request.filter), self._schema
+        codes = request.codes.to_qdrant()
+        if request.dense is None:
+            return [
+                models.QueryRequest(
+                    query=code,
+                    using=schema.code_name,
+                    filter=condition,
+                    limit=request.limit,
+                    with_payload=request.payload,
+                )
+                for code in codes
+            ]
+        return [
+            models.QueryRequest(
+                prefetch=models.Prefetch(
+                    query=code,
+                    using=schema.code_name,
+                    filter=condition,
+                    limit=request.candidates,
+                ),
+                query=dense.tolist(),
+                using=schema.dense_name,
+                limit=request.limit,
+                with_payload=request.payload,
+            )
+            for code, dense in zip(codes, request.dense, strict=True)
+        ]

@@ -1,0 +1,137 @@
+"""How a collection is set up on a server, and what is read back from one that exists."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import urlsplit
+
+from qdrant_client import QdrantClient, models
+
+from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.stores.base import Json, Schema
+
+FORMAT = 1
+META_KEY = "csr_qdrant"  # of the format and the schema; each metadata key follows a dot
+OLDEST_SERVER = (1, 16)  # the first with metadata of collections
+_DATATYPES = {
+    "f32": models.Datatype.FLOAT32,
+    "f16": models.Datatype.FLOAT16,
+    "u8": models.Datatype.UINT8,
+}
+
+
+def connect(
+    url: str,
+    *,
+    api_key: str | None = None,
+    prefer_grpc: bool = False,
+    timeout_s: int | None = None,
+) -> QdrantClient:
+    """Return a client of the server at `url`; nothing is sent yet.
+
+    Raises ConfigError for a URL or a key that cannot be used.
+    """
+    if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+        raise ConfigError("the API key holds characters that no key has: check QDRANT_API_KEY")
+    try:
+        # The version is checked when a collection is opened, without a thread or a warning.
+        return QdrantClient(
+            url=url,
+            api_key=api_key,
+            prefer_grpc=prefer_grpc,
+            timeout=timeout_s,
+            check_compatibility=False,
+        )
+    except Exception as error:  # each part of the client raises types of its own
+        raise ConfigError(
+            f"{_without_password(url)!r} is not the URL of a Qdrant server: "
+            "write it like http://localhost:6333"
+        ) from error
+
+
+def address(client: QdrantClient) -> str:
+    """Return where a client leads, for messages; never a key or a password."""
+    options = client.init_options
+    if options.get("url"):
+        return f"at {_without_password(str(options['url']))}"
+    if options.get("location") == ":memory:" or options.get("path"):
+        return "in local mode"
+    location = options.get("location") or options.get("host") or "localhost"
+    return f"at {_without_password(str(location))}"
+
+
+def _without_password(url: str) -> str:
+    try:
+        user, _, _ = urlsplit(url).netloc.rpartition("@")
+    except ValueError:
+        return "the given URL"
+    return url.replace(user + "@", "", 1) if user else url
+
+
+def refuse_old(client: QdrantClient) -> None:
+    """Raise CsrError for a server below 1.16; local mode has the version of the client."""
+    version = client.info().version
+    parts = version.removeprefix("v").split(".")[:2]
+    if all(part.isdigit() for part in parts) and tuple(map(int, parts)) < OLDEST_SERVER:
+        raise CsrError(
+            f"the Qdrant server {address(client)} has version {version}, csr-qdrant needs at least "
+            f"{'.'.join(map(str, OLDEST_SERVER))}: upgrade the server"
+        )
+
+
+def dense_config(schema: Schema) -> dict[str, models.VectorParams]:
+    """Return the dense vectors' set-up: none, or on disk and without a graph.
+
+    They serve rescoring only; a graph, or RAM for them, would cost what the codes save.
+    """
+    if schema.dense_dim is None:
+        return {}
+    parameters = models.VectorParams(
+        size=schema.dense_dim,
+        distance=models.Distance.COSINE,
+        datatype=_DATATYPES[schema.dense_datatype],
+        on_disk=True,
+        hnsw_config=models.HnswConfigDiff(m=0),
+    )
+    return {schema.dense_name: parameters}
+
+
+def sparse_config(schema: Schema) -> dict[str, models.SparseVectorParams]:
+    """Return the codes' set-up."""
+    index = models.SparseIndexParams(datatype=_DATATYPES[schema.datatype])
+    return {schema.code_name: models.SparseVectorParams(index=index)}
+
+
+def first_metadata(schema: Schema, metadata: Mapping[str, Any]) -> Json:
+    """Return what a new collection holds as metadata, all under keys of our own."""
+    own = {f"{META_KEY}.{key}": value for key, value in metadata.items()}
+    return {META_KEY: {"format": FORMAT, "schema": asdict(schema)}, **own}
+
+
+def read_schema(info: models.CollectionInfo, location: str) -> Schema:
+    """Return the schema of a collection; raises CsrError if csr-qdrant did not make it."""
+    described = (info.config.metadata or {}).get(META_KEY)
+    if described is None:
+        raise CsrError(
+            f"{location} was not made by csr-qdrant (its metadata has no {META_KEY!r}): "
+            "index into a new collection"
+        )
+    try:
+        if described["format"] > FORMAT:
+            raise CsrError(
+                f"{location} has format {described['format']}, this version reads up to {FORMAT}: "
+                "upgrade csr-qdrant"
+            )
+        schema = Schema(**described["schema"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CsrError(f"the metadata of {location} are damaged ({error})") from error
+    if schema.code_name not in (info.config.params.sparse_vectors or {}):
+        raise CsrError(f"{location} has lost its sparse vectors {schema.code_name!r}")
+    return schema
+
+
+def own_metadata(info: models.CollectionInfo) -> Json:
+    """Return the metadata below our keys."""
+    prefix = META_KEY + "."
+    stored = info.config.metadata or {}
+    return {key.removeprefix(prefix): v for key, v in stored.items() if key.startswith(prefix)}

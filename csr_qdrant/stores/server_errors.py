@@ -1,0 +1,185 @@
+"""What goes wrong between here and a server: sentences, and which of it is worth another try."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
+from qdrant_client.http.exceptions import (
+    ApiException,
+    ResponseHandlingException,
+    UnexpectedResponse,
+)
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
+
+from csr_qdrant.errors import ConfigError, CsrError
+
+T = TypeVar("T")
+
+BUSY_STATUSES = (408, 429, 502, 503, 504)
+BUSY_CODES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")  # gRPC
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """How long to insist on a request that failed for a reason which may pass.
+
+    The pause doubles from `first_s` up to `longest_s`, less a random part of up to a half, so that
+    many clients do not come back at once; a server that names a pause itself is obeyed up to
+    `longest_s`.
+    """
+
+    attempts: int = 8
+    first_s: float = 0.5
+    longest_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if self.attempts < 1:
+            raise ConfigError(f"attempts must be at least 1, got {self.attempts}")
+        if not 0 <= self.first_s <= self.longest_s:
+            raise ConfigError(
+                f"pauses must rise from 0, got first {self.first_s} s and longest "
+                f"{self.longest_s} s"
+            )
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Return what `function` returns, called until it does or the policy gives up."""
+        retrying = Retrying(
+            retry=retry_if_exception(may_pass),
+            stop=stop_after_attempt(self.attempts),
+            wait=self._pause,
+            reraise=True,
+        )
+        return retrying(function)
+
+    def _pause(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, ResourceExhaustedResponse):
+            return min(error.retry_after_s + random.uniform(0, self.first_s), self.longest_s)
+        # The exponent is held down, or a policy of thousands of attempts would overflow.
+        pause = self.first_s * 2.0 ** min(state.attempt_number - 1, 60)
+        return min(pause, self.longest_s) * random.uniform(0.5, 1)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Tell whether the same request may succeed later."""
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code in BUSY_STATUSES
+    if isinstance(error, ResponseHandlingException):
+        return isinstance(error.source, httpx.TransportError)
+    if isinstance(error, QdrantException):  # 429, also one whose Retry-After is unreadable
+        return True
+    return _grpc_code(error) in BUSY_CODES and not _too_large(str(error))
+
+
+@contextmanager
+def server_errors(location: str, secret: str | None = None) -> Iterator[None]:
+    """Turn what a client raises into CsrError; `secret`, the API key, never gets into its text."""
+    try:
+        yield
+    except CsrError:
+        raise
+    except (ApiException, QdrantException, ValueError, NotImplementedError) as error:
+        raise CsrError(_hide(_explain(error, location), secret)) from None
+    except Exception as error:
+        if _grpc_code(error) is None:
+            raise
+        raise CsrError(_hide(_explain_grpc(error, location), secret)) from None
+
+
+def _explain(error: Exception, location: str) -> str:
+    if isinstance(error, UnexpectedResponse):
+        return _explain_status(error.status_code or 0, _message(error), location)
+    if isinstance(error, ResponseHandlingException):
+        return _explain_transport(error.source, location)
+    if isinstance(error, QdrantException):
+        return _explain_status(429, str(error), location)
+    return f"{location}: {_one_line(str(error))}"
+
+
+def _explain_status(status: int, message: str, location: str) -> str:
+    if status in (401, 403):
+        return (
+            f"{location}: the server refused the API key ({status}): "
+            "set QDRANT_API_KEY to a key that may use this collection"
+        )
+    if status == 404:
+        return f"{location}: not found: check the name of the collection and the URL"
+    if status == 413 or _too_large(message):
+        return (
+            f"{location}: the server refused a request as too large: make the payloads smaller, "
+            "or raise service.max_request_size_mb on the server"
+        )
+    if status == 429:
+        return f"{location}: the server is still limiting requests: try again later"
+    if status == 507 or "no space left" in message.lower() or "out of disk" in message.lower():
+        return f"{location}: the server's disk is full: free some space there and try again"
+    return f"{location}: the server answered {status}: {_one_line(message)}"
+
+
+def _explain_transport(error: BaseException, location: str) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return f"{location}: no answer in time: check the server or allow a longer timeout"
+    if isinstance(error, httpx.TransportError):
+        return (
+            f"{location}: cannot reach the server ({_one_line(str(error))}): "
+            "check the URL and that the server runs"
+        )
+    return f"{location}: the answer is not one of a Qdrant server: check the URL"
+
+
+def _explain_grpc(error: BaseException, location: str) -> str:
+    code, details = _grpc_code(error), _one_line(_grpc_details(error))
+    if code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+        return _explain_status(401, details, location)
+    if code == "NOT_FOUND":
+        return _explain_status(404, details, location)
+    if code == "RESOURCE_EXHAUSTED":
+        return _explain_status(413 if _too_large(details) else 429, details, location)
+    if code == "DEADLINE_EXCEEDED":
+        return f"{location}: no answer in time: check the server or allow a longer timeout"
+    if code == "UNAVAILABLE":
+        return (
+            f"{location}: cannot reach the server ({details}): "
+            "check the URL, its gRPC port (6334) and that the server runs"
+        )
+    return f"{location}: the server answered {code}: {details}"
+
+
+def _grpc_code(error: BaseException) -> str | None:
+    """Return the name of a gRPC status, None for other errors; grpc itself is not imported."""
+    if not any(base.__name__ == "RpcError" for base in type(error).__mro__):
+        return None
+    code: Any = getattr(error, "code", None)
+    return str(code().name) if callable(code) else "UNKNOWN"
+
+
+def _grpc_details(error: BaseException) -> str:
+    details: Any = getattr(error, "details", None)
+    return str(details() or "") if callable(details) else str(error)
+
+
+def _message(error: UnexpectedResponse) -> str:
+    """Return the error text of Qdrant's answer, or of whatever else answered."""
+    try:
+        return str(error.structured()["status"]["error"])
+    except (ValueError, KeyError, TypeError):
+        return error.content.decode("utf-8", "replace") or error.reason_phrase
+
+
+def _too_large(text: str) -> bool:
+    lowered = text.lower()
+    return "larger than" in lowered or "payload reached size limit" in lowered
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 300 else line[:297] + "..."
+
+
+def _hide(text: str, secret: str | None) -> str:
+    return text.replace(secret, "***") if secret else text
