@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all: written aside, then renamed."""
 
+import glob
 import json
 import os
 import shutil
@@ -20,12 +21,10 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it over `path` if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    temporary = _temporary(path)
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        _flush(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -33,23 +32,73 @@ def replaced_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Give an empty temporary folder beside `path`; rename it to `path` if the block succeeds."""
+    """Give an empty temporary folder beside `path`; rename it to `path` if the block succeeds.
+
+    Raises ConfigError, before the block and after it, if `path` exists without `overwrite`.
+    """
     refuse_existing(path, overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = _temporary(path)
     temporary.mkdir()
     try:
         yield temporary
-        if path.exists():  # a rename replaces only empty folders, so the old one steps aside first
-            aside = path.with_name(f".{path.name}.old-{os.getpid()}")
-            path.rename(aside)
-            temporary.rename(path)
-            shutil.rmtree(aside)
-        else:
-            temporary.rename(path)
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        refuse_existing(path, overwrite)
+        _rename_over(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    """Return a free name beside `path`; what killed processes left there is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.partial-*"):
+        if not _is_alive(left.name.rpartition("-")[2]):
+            _remove(left)
+    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    _remove(temporary)
+    return temporary
+
+
+def _is_alive(pid: str) -> bool:
+    if os.name != "posix" or not pid.isdecimal():
+        return True  # not known: leave its files alone
+    try:
+        os.kill(int(pid), 0)  # signal 0 asks, it sends nothing
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Put a file's content on the disk, so that a rename cannot outlive it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _rename_over(new: Path, path: Path) -> None:
+    if not path.exists():
+        new.rename(path)
+        return
+    # A rename replaces only empty folders, so the old one steps aside first.
+    aside = path.with_name(f".{path.name}.old-{os.getpid()}")
+    path.rename(aside)
+    try:
+        new.rename(path)
+    except OSError:
+        aside.rename(path)
+        raise
+    _remove(aside)
 
 
 def write_json(path: Path, value: Any) -> None:

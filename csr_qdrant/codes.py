@@ -82,11 +82,12 @@ class SparseCodes:
         """Return the codes of any scipy sparse matrix of shape (n, h)."""
         rows = matrix.tocsr().copy()
         rows.sum_duplicates()
+        rows = rows.astype(np.float32)  # first, for tiny values may become zeros
         rows.eliminate_zeros()
         return cls(
             rows.indptr.astype(np.int64),
             rows.indices.astype(np.uint32),
-            rows.data.astype(np.float32),
+            rows.data,
             int(rows.shape[1]),
         )
 
