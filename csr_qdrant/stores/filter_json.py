@@ -3,6 +3,7 @@
 import math
 import uuid
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, NoReturn
 
 from csr_qdrant.errors import CsrError
@@ -131,7 +132,7 @@ def _range(value: Any, where: str) -> Json:
     if not bounds:
         _refuse(where, f"one of {', '.join(BOUNDS)}", value)
     if all(isinstance(bound, str) for bound in bounds.values()):
-        return dict(bounds)  # dates and times; the engine reads their many spellings
+        return {name: _time(bound, f"{where} {name}") for name, bound in bounds.items()}
     return {name: _number(bound, f"{where} {name}") for name, bound in bounds.items()}
 
 
@@ -225,6 +226,14 @@ def _text(value: Any, where: str) -> str:
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         _refuse(where, "a finite number", value)
+    return value
+
+
+def _time(value: str, where: str) -> str:
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        _refuse(where, "a date or time like 2024-03-01 or 2024-03-01T12:00:00Z", value)
     return value
 
 

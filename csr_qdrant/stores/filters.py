@@ -107,11 +107,20 @@ def _arguments() -> dict[str, Callable[[Any], Any]]:
     }
 
 
+def _match_value(value: bool | int | str) -> Any:
+    from numpy import bool_
+    from qdrant_edge import MatchValue
+
+    # qdrant-edge-py 0.9.0 reads a Python bool as the integer 0 or 1; numpy's is no integer.
+    exact: Any = bool_(value) if isinstance(value, bool) else value
+    return MatchValue(exact)
+
+
 def _match(checked: Json) -> Any:
     import qdrant_edge as edge
 
-    makers = {
-        "value": edge.MatchValue,
+    makers: dict[str, Callable[[Any], Any]] = {
+        "value": _match_value,
         "text": edge.MatchText,
         "text_any": edge.MatchTextAny,
         "phrase": edge.MatchPhrase,
