@@ -7,16 +7,17 @@ from csr_qdrant.errors import MissingExtraError
 from csr_qdrant.trainer.config import TrainConfig
 
 if TYPE_CHECKING:
-    from csr_qdrant.trainer.loop import Listeners, StepReport, fit
+    from csr_qdrant.trainer.loop import fit
+    from csr_qdrant.trainer.reports import Listeners, StepReport
     from csr_qdrant.trainer.supervision import Pairs
     from csr_qdrant.trainer.validation import Validation
 
 __all__ = ["Listeners", "Pairs", "StepReport", "TrainConfig", "Validation", "fit"]
 
 _HOMES = {
-    "Listeners": "csr_qdrant.trainer.loop",
+    "Listeners": "csr_qdrant.trainer.reports",
     "Pairs": "csr_qdrant.trainer.supervision",
-    "StepReport": "csr_qdrant.trainer.loop",
+    "StepReport": "csr_qdrant.trainer.reports",
     "Validation": "csr_qdrant.trainer.validation",
     "fit": "csr_qdrant.trainer.loop",
 }

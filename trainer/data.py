@@ -1,6 +1,6 @@
 """Rows for training: gathered from memory maps, in an order that depends on seed and step alone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -108,7 +108,7 @@ class Batch(NamedTuple):
     weights: npt.NDArray[np.float32] | None = None  # (p,)
 
 
-def prefetched(make: Callable[[int], Batch], start: int) -> Iterator[Batch]:
+def prefetched(make: Callable[[int], Batch], start: int) -> Generator[Batch, None, None]:
     """Yield `make(start)`, `make(start + 1)`, …, each read while the step before computes."""
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
         coming = pool.submit(make, start)

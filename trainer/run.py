@@ -1,0 +1,149 @@
+"""The state of one training run: how it is prepared, kept, taken up again and finished."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from csr_qdrant.encoder import Encoder
+from csr_qdrant.trainer.adapter import learn_adapter
+from csr_qdrant.trainer.checkpoint import Checkpoint
+from csr_qdrant.trainer.config import TrainConfig
+from csr_qdrant.trainer.data import Array, Batch, Split, gather, typical_norm
+from csr_qdrant.trainer.folding import folded
+from csr_qdrant.trainer.model import Autoencoder
+from csr_qdrant.trainer.objective import TorchBatch
+from csr_qdrant.trainer.supervision import Labels, Pairs, Sampler
+from csr_qdrant.trainer.validation import Validator
+
+SAMPLE = 20_000  # documents that validation searches
+
+
+@dataclass
+class Run:
+    """Everything that changes while a run goes on, and what it was made from."""
+
+    config: TrainConfig
+    device: torch.device
+    sampler: Sampler
+    scale: float  # vectors are divided by it
+    adapter: Tensor | None  # (d, d)
+    validator: Validator | None
+    model: Autoencoder
+    optimiser: torch.optim.AdamW
+    since_active: Tensor  # (h,) steps since each latent was active
+    step: int = 0
+    elapsed_s: float = 0.0
+    validations: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def prepare(
+        cls,
+        vectors: Array,
+        config: TrainConfig,
+        labels: Labels | None,
+        pairs: Pairs | None,
+        device: torch.device,
+    ) -> "Run":
+        """Return a run before its first step: data split, adapter learned, model initialised."""
+        d = vectors.shape[1]
+        h = config.hidden_size(d)
+        split = Split.random(len(vectors), config.held_out, config.seed)
+        adapter = None
+        if pairs is not None and config.adapter_steps:
+            adapter = learn_adapter(vectors, pairs, config, device)
+        scale = typical_norm(vectors)
+        model = Autoencoder(d, h, torch.Generator().manual_seed(config.seed)).to(device)
+        optimiser = torch.optim.AdamW(
+            model.parameters(),
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
+        )
+        sampler = Sampler.of(vectors, split, labels, pairs, config.batch_size, config.seed)
+        since = torch.zeros(h, dtype=torch.int64, device=device)
+        run = cls(config, device, sampler, scale, adapter, None, model, optimiser, since)
+        run.validator = run._validator(vectors, split)
+        return run
+
+    def _validator(self, vectors: Array, split: Split) -> Validator | None:
+        if not len(split.held_out):
+            return None
+        rng = np.random.default_rng((self.config.seed, 5))
+        count = min(split.training_rows, SAMPLE)
+        positions = rng.choice(split.training_rows, count, replace=False)
+        documents = gather(vectors, np.sort(split.training(positions)))
+        queries = gather(vectors, split.held_out)
+        return Validator.of(self.prepared(queries), self.prepared(documents))
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is over, 0..1."""
+        if self.config.minutes is not None:
+            return min(1.0, self.elapsed_s / (60 * self.config.minutes))
+        return self.step / self.config.steps
+
+    def prepared(self, rows: Any) -> Tensor:
+        """Return float32 rows (n, d) as the model takes them: on the device, scaled, adapted."""
+        x = torch.from_numpy(rows).to(self.device) / self.scale
+        return x if self.adapter is None else x @ self.adapter.T
+
+    def on_device(self, batch: Batch) -> TorchBatch:
+        """Return `batch` as the objective takes it."""
+
+        def moved(array: Any) -> Tensor | None:
+            return None if array is None else torch.from_numpy(array).to(self.device)
+
+        return TorchBatch(
+            self.prepared(batch.x),
+            moved(batch.labels),
+            batch.pairs,
+            moved(batch.known),
+            moved(batch.weights),
+        )
+
+    # --- keeping --------------------------------------------------------------------------
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the state, from which `restore` goes on exactly."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for index, state in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{key}": value for key, value in state.items()}
+        tensors["since_active"] = self.since_active
+        return Checkpoint(tensors, self.step, self.elapsed_s, self.validations)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take up the run where `checkpoint` left it."""
+        tensors = checkpoint.tensors
+        self.model.load_state_dict({n: tensors[f"model.{n}"] for n in self.model.state_dict()})
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimiser."):
+                _, index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = tensor
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+        self.since_active = tensors["since_active"]
+        self.step, self.elapsed_s = checkpoint.step, checkpoint.elapsed_s
+        self.validations = list(checkpoint.validations)
+
+    def encoder(self, info: dict[str, Any]) -> Encoder:
+        """Return the trained encoder, of unscaled vectors and with the adapter folded in."""
+        encoder = self.model.to_encoder(
+            self.scale,
+            k=max(self.config.k),
+            k_aux=self.config.k_aux,
+            dead_threshold=self.config.dead_after,
+            steps_since_active=self.since_active.cpu().numpy(),
+            info={
+                **info,
+                "training": asdict(self.config),
+                "steps": self.step,
+                "seconds": round(self.elapsed_s, 1),
+                "adapter": self.adapter is not None,
+                "validations": self.validations,
+            },
+        )
+        return encoder if self.adapter is None else folded(encoder, self.adapter)
