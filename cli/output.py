@@ -36,7 +36,7 @@ class Output:
             typer.echo(json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False))
             return
         for view in views:
-            self._show(self._stdout, view)
+            self._view(view)
 
     def row(self, value: Any, *views: "RenderableType") -> None:
         """Write one of many results as soon as it is there: a line of JSON, or else the views."""
@@ -44,16 +44,16 @@ class Output:
             typer.echo(json.dumps(plain(value), ensure_ascii=False, allow_nan=False))
             return
         for view in views:
-            self._show(self._stdout, view)
+            self._view(view)
 
     def note(self, text: str) -> None:
         """Tell the user something on stderr that is no data."""
         if not self.quiet:
-            self._show(self._stderr, text)
+            self._tell(text)
 
     def warn(self, text: str) -> None:
         """Warn the user on stderr, quiet or not."""
-        self._show(self._stderr, f"Warning: {text}")
+        self._tell(f"Warning: {text}")
 
     def confirm(self, question: str) -> bool:
         """Ask a yes-or-no question on stderr; anything but yes, or no terminal, means no."""
@@ -75,21 +75,21 @@ class Output:
         with bar.live:
             yield bar
 
-    @cached_property
-    def _stdout(self) -> "Console":
-        return _console(sys.stdout.isatty(), stderr=False)
+    def _view(self, view: "RenderableType") -> None:
+        if isinstance(view, str):
+            typer.echo(clean(view))
+        else:
+            _console(sys.stdout.isatty(), stderr=False).print(view)
 
     @cached_property
     def _stderr(self) -> "Console":
+        # The one console of progress bars too, so that notes appear above a running bar.
         return _console(sys.stderr.isatty(), stderr=True)
 
-    def _show(self, console: "Console", view: "RenderableType") -> None:
+    def _tell(self, text: str) -> None:
         from rich.text import Text
 
-        if isinstance(view, str):
-            console.print(Text(clean(view)), soft_wrap=True)
-        else:
-            console.print(view)
+        self._stderr.print(Text(clean(text)), soft_wrap=True)
 
 
 class Progress:
@@ -153,6 +153,7 @@ class _Bar(Progress):
             rich.TimeRemainingColumn(),
             rich.TextColumn("{task.fields[note]}", markup=False),
             console=console,
+            redirect_stdout=False,  # data must not land on stderr
         )
         self._task = self.live.add_task(label, total=total, note="")
 
@@ -203,8 +204,12 @@ def clean(text: str) -> str:
 def _console(terminal: bool, *, stderr: bool) -> "Console":
     from rich.console import Console
 
+    class PlainConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # it is called while the error is handled; `errors.py` knows what to do
+
     width = None if terminal else _WIDE
-    return Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
+    return PlainConsole(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
 
 
 def _looks_numeric(cell: Any) -> bool:
