@@ -1,0 +1,212 @@
+"""The demonstration: real verses and topics, two encoders, every way to shrink, one table."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from csr_qdrant.benchmarks.compare import Measured, Task, compare
+from csr_qdrant.benchmarks.csr_system import CsrSystem
+from csr_qdrant.benchmarks.nave import Nave
+from csr_qdrant.benchmarks.neighbours import Matrix
+from csr_qdrant.benchmarks.systems import DenseSystem, System, truncated
+from csr_qdrant.collection import Collection
+from csr_qdrant.embedders import Embedder, load_embedder
+from csr_qdrant.encoder import Encoder
+from csr_qdrant.indexing import IndexConfig, Indexed, index_source
+from csr_qdrant.sources import open_source
+from csr_qdrant.stores.base import Hit
+from csr_qdrant.trainer import Listeners, Pairs, TrainConfig, fit
+from csr_qdrant.trainer.adapter import adapt, learn_adapter
+
+EMBEDDER = "wordllama"
+EXAMPLES = (
+    "faith that moves mountains",
+    "be kind to strangers and travellers",
+    "the wisdom of Solomon",
+)
+KS = (8, 16, 32)
+CANDIDATES = 100
+
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Settings of the demonstration."""
+
+    minutes: float = field(
+        default=1.2, metadata={"help": "Training time of each of the two encoders."}
+    )
+    quick: bool = field(
+        default=False, metadata={"help": "A few steps and queries only: shows that it runs."}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of the training."})
+
+    @property
+    def queries(self) -> int | None:
+        """Number of test queries to measure; None: all."""
+        return 200 if self.quick else None
+
+    def training(self) -> TrainConfig:
+        """Return the settings of both trainings."""
+        if self.quick:
+            return TrainConfig(k=KS, steps=20, adapter_steps=20, seed=self.seed)
+        return TrainConfig(k=KS, minutes=self.minutes, seed=self.seed)
+
+
+class Embedded(NamedTuple):
+    """The data set as vectors."""
+
+    corpus: Matrix  # (n, d)
+    queries: dict[str, Matrix]  # of each split, (m, d)
+
+
+class Answer(NamedTuple):
+    """An example query and its hits."""
+
+    query: str
+    hits: list[Hit]
+
+
+class DemoResult(NamedTuple):
+    """Everything that the demonstration shows."""
+
+    indexed: Indexed
+    answers: list[Answer]
+    measured: list[Measured]
+
+
+def embed(data: Nave, embedder: Embedder) -> Embedded:
+    """Embed verses and topics."""
+    queries = {
+        split: embedder.embed_queries(data.split(split).texts) for split in ("train", "test")
+    }
+    return Embedded(embedder.embed_documents(data.texts), queries)
+
+
+def train_pairs(data: Nave, queries: Matrix) -> Pairs:
+    """Return the train split as pairs of query rows and verse rows."""
+    split = data.split("train")
+    row_of = {name: row for row, name in enumerate(data.ids)}
+    judged = [
+        (row, row_of[verse], grade)
+        for row, name in enumerate(split.query_ids)
+        for verse, grade in split.qrels[name].items()
+    ]
+    rows = np.array(judged, np.int64)
+    return Pairs.of(queries, rows[:, 0], rows[:, 1], rows[:, 2])
+
+
+def test_task(data: Nave, embedded: Embedded, limit: int | None = None) -> Task:
+    """Return the test split (its first `limit` queries) as a task."""
+    split = data.split("test")
+    ids = split.query_ids[:limit]
+    return Task(
+        doc_ids=data.ids,
+        vectors=embedded.corpus,
+        query_ids=ids,
+        queries=embedded.queries["test"][:limit],
+        qrels={name: split.qrels[name] for name in ids},
+    )
+
+
+def dense_systems(adapter: Any | None = None) -> Iterator[System]:
+    """Yield what codes are compared with; `adapter` is a (d, d) matrix learned from the pairs."""
+    yield DenseSystem(name="dense float32, exact", m=0)
+    yield DenseSystem(name="dense float32, HNSW")
+    if adapter is not None:
+        yield DenseSystem(
+            name="dense adapter (pairs), exact", m=0, transform=lambda rows: adapt(adapter, rows)
+        )
+    for dims in (8, 16, 32, 64):
+        yield truncated(dims, name=f"MRL {dims} dims")
+    for dims in (32, 64):
+        yield truncated(dims, candidates=CANDIDATES, name=f"MRL {dims} dims, rescored")
+    yield DenseSystem(name="binary", quantisation="binary")
+    yield DenseSystem(name="binary, rescored", quantisation="binary", candidates=CANDIDATES)
+
+
+def code_systems(label: str, encoder: Encoder) -> Iterator[System]:
+    """Yield the codes of one encoder, with and without rescoring."""
+    for k in KS:
+        yield CsrSystem(name=f"CSR {label} k={k}", encode=encoder.encode, k=k)
+    yield CsrSystem(
+        name=f"CSR {label} k={KS[-1]}, u8", encode=encoder.encode, k=KS[-1], datatype="u8"
+    )
+    for k in KS:
+        yield CsrSystem(
+            name=f"CSR {label} k={k}, rescored", encode=encoder.encode, k=k, candidates=CANDIDATES
+        )
+
+
+def run_demo(
+    folder: Path, config: DemoConfig, step: Step, listeners: Callable[[str], Any]
+) -> DemoResult:
+    """Run the demonstration in `folder`, which must not exist.
+
+    Args:
+        folder: takes two encoders, a collection and the systems under test.
+        config: settings.
+        step: told what begins.
+        listeners: gives a context manager of `Listeners` for a training of the given name.
+    """
+    data = Nave()
+    step(f"embedding {len(data.ids):,} verses and their topics with {EMBEDDER}")
+    embedder = load_embedder(EMBEDDER)
+    embedded = embed(data, embedder)
+    pairs = train_pairs(data, embedded.queries["train"])
+    settings, info = config.training(), {"embedder": EMBEDDER}
+    with listeners("training on the verses alone") as heard:
+        alone = fit(embedded.corpus, settings, listeners=heard, info=info)
+    with listeners("training with the train pairs") as heard:
+        paired = fit(embedded.corpus, settings, pairs=pairs, listeners=heard, info=info)
+    alone.save(folder / "encoder")
+    paired.save(folder / "encoder-pairs")
+    step("indexing the verses into Qdrant Edge")
+    indexed, answers = _index_and_ask(data, folder, alone, embedder)
+    step("learning the dense adapter from the same pairs")
+    adapter = learn_adapter(embedded.corpus, pairs, settings, _cpu())
+    systems = [
+        *dense_systems(adapter),
+        *code_systems("alone", alone),
+        *code_systems("pairs", paired),
+    ]
+    task = test_task(data, embedded, config.queries)
+    started = time.perf_counter()
+
+    def told(name: str) -> None:
+        step(f"measuring {name} ({time.perf_counter() - started:.0f} s)")
+
+    measured = compare(systems, task, folder / "systems", progress=told)
+    for system in systems:
+        system.close()
+    return DemoResult(indexed, answers, measured)
+
+
+def _index_and_ask(
+    data: Nave, folder: Path, encoder: Encoder, embedder: Embedder
+) -> tuple[Indexed, list[Answer]]:
+    target = folder / "verses"
+    with Collection.create(target, encoder, keep_dense=True, embedder=embedder) as verses:
+        indexed = index_source(open_source(data.folder), verses, IndexConfig())
+        answers = [
+            Answer(query, verses.search(query, limit=3, rescore=CANDIDATES)) for query in EXAMPLES
+        ]
+    return indexed, answers
+
+
+def _cpu() -> Any:
+    import torch
+
+    return torch.device("cpu")
+
+
+@contextmanager
+def silent(name: str) -> Iterator[Listeners]:
+    """Listen to nothing: for runs without a terminal."""
+    yield Listeners()
