@@ -1,0 +1,107 @@
+"""Commands in processes of their own: closed pipes, full disks, Ctrl-C, terminals."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def script(folder: Path, body: str) -> list[str]:
+    """Return the command line of a process that runs `csr train` with a command of our own."""
+    path = folder / "run.py"
+    path.write_text(
+        "import sys, time, types\n"
+        "from csr_qdrant.cli.main import main\n"
+        "from csr_qdrant.cli.output import Output, table\n"
+        f"def train() -> None:\n    {body}\n"
+        "sys.modules['csr_qdrant.cli.train'] = types.SimpleNamespace(train=train)\n"
+        "sys.argv = ['csr', 'train']\n"
+        "main()\n"
+    )
+    return [sys.executable, str(path)]
+
+
+MANY = "[Output().row({}, 'x' * 100) for _ in range(20_000)]"
+TABLES = "[Output().row({}, table(['x' * 100], [])) for _ in range(20_000)]"
+
+
+@pytest.mark.parametrize("body", [MANY, TABLES])
+def test_a_closed_pipe_ends_the_command_quietly(tmp_path: Path, body: str) -> None:
+    writer = subprocess.Popen(
+        script(tmp_path, body), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None
+    assert "x" * 100 in writer.stdout.readline() + writer.stdout.readline()
+    writer.stdout.close()
+    assert writer.stderr is not None
+    assert writer.stderr.read() == ""
+    assert writer.wait(timeout=60) == 141
+    writer.stderr.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("body", [MANY, "Output().result({}, 'one line')"])
+def test_a_full_disk_behind_stdout_is_one_sentence(tmp_path: Path, body: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            script(tmp_path, body), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    sentence = "Error: disk full: free some space and run the same command again\n"
+    assert (ran.returncode, ran.stderr) == (1, sentence)
+
+
+def test_control_c_ends_the_command_with_130(tmp_path: Path) -> None:
+    body = "(Output().note('ready'), time.sleep(60))"
+    with subprocess.Popen(script(tmp_path, body), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == "Error: interrupted\n"
+        assert process.wait(timeout=60) == 130
+
+
+def on_terminal(command: list[str]) -> tuple[str, str]:
+    """Run with stderr on a terminal; return (stdout, stderr)."""
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=theirs, text=True, env=environment
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while chunk := _read(ours):
+            shown += chunk
+        assert process.stdout is not None
+        out = process.stdout.read()
+    os.close(ours)
+    assert process.returncode == 0, shown
+    return out, shown.decode()
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # how Linux says that the other end was closed
+        return b""
+
+
+def test_progress_on_a_terminal_is_a_bar_and_stdout_stays_clean(tmp_path: Path) -> None:
+    body = (
+        "output = Output()\n"
+        "    with output.progress('embedding', 2000) as progress:\n"
+        "        progress.advance(500, note='loss 0.5')\n"
+        "        output.note('a note')\n"
+        "        output.row({}, 'early')\n"
+        "        progress.update(2000)\n"
+        "    output.result({}, 'data')"
+    )
+    out, shown = on_terminal(script(tmp_path, body))
+    assert out == "early\ndata\n"
+    assert "━" in shown
+    assert "2000/2000" in shown
+    assert "loss 0.5" in shown
+    assert "a note\r\n" in shown
