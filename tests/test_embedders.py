@@ -90,6 +90,14 @@ def test_sentence_transformers_prompts_queries_and_normalises(tiny_model: Path) 
     assert embedder.embed_queries([]).shape == (0, 3)
 
 
+def test_sentence_transformers_finds_the_home_folder(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tiny_model.parent))
+    embedder = load_embedder("sentence-transformers:~/tiny", device="cpu")
+    assert (embedder.uri, embedder.dimension) == ("sentence-transformers:~/tiny", 3)
+
+
 def test_sentence_transformers_uses_the_device(tiny_model: Path) -> None:
     from csr_qdrant.embedders.sentence_transformer import SentenceTransformerEmbedder
 

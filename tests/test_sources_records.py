@@ -125,6 +125,11 @@ def test_damaged_gzip(tmp_path: Path) -> None:
             open_source(tmp_path / "x.jsonl.gz")
 
 
+def _no_text() -> Any:
+    """Return a column that claims to be text."""
+    return pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
+
+
 def _bad_tables() -> list[tuple[Any, str]]:
     rows = pa.table({"id": [1, 2, 3]})
     ragged = pa.array([[1.0, 2.0], [1.0], [1.0, 2.0]])
@@ -142,6 +147,8 @@ def _bad_tables() -> list[tuple[Any, str]]:
         (pa.table({"id": [1, 1], "text": ["a", "b"]}), "id 1 twice, in rows 0 and 1"),
         (pa.table({"id": [1, None], "text": ["a", "b"]}), "row 1: ids must be integers"),
         (pa.table({"id": [1.0], "text": ["a"]}), "row 0: ids must be integers"),
+        (pa.table({"id": [1], "text": _no_text()}), "holds what is no UTF-8 text, from row 0 on"),
+        (pa.table({"id": _no_text(), "text": ["a"]}), "holds what is no UTF-8 text, from row 0 on"),
         (pa.table({"id": [1], "text": ["a"], "raw": [b"x"]}), "payload value of type bytes"),
         (pa.table({"id": [1], "text": ["a"]}).slice(1), "holds no rows"),
         (pa.Table.from_arrays([pa.array([1])] * 2, ["id", "id"]), "has the column 'id' twice"),

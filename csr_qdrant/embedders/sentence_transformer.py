@@ -1,6 +1,7 @@
 """Models of sentence-transformers, from a folder or the Hugging Face hub."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,9 @@ def _load(model: str, device: str | None) -> Any:
     except ImportError as error:
         raise MissingExtraError("sentence-transformers", "text") from error
     try:
-        return SentenceTransformer(model, device=device)
+        # A shell leaves a `~` within a word alone.
+        place = str(Path(model).expanduser()) if model.startswith("~") else model
+        return SentenceTransformer(place, device=device)
     except Exception as error:  # of any kind: the hub's, torch's, transformers', safetensors'
         lines = str(error).splitlines() or [type(error).__name__]
         raise CsrError(

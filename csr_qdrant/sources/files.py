@@ -11,7 +11,15 @@ import numpy.typing as npt
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.sources.base import Block
 
+_REASON_LENGTH = 200
+
 Range = tuple[int, int]  # first row, row after the last
+
+
+def reason(error: Exception) -> str:
+    """Return the first line of an error of another library, cut to what a sentence can hold."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0] if len(lines[0]) <= _REASON_LENGTH else lines[0][:_REASON_LENGTH] + "…"
 
 
 def existing_file(path: Path) -> Path:
@@ -20,7 +28,7 @@ def existing_file(path: Path) -> Path:
         if path.is_file() and path.stat().st_size:
             return path
     except OSError as error:
-        raise CsrError(f"{path} cannot be read ({error}): check the path") from error
+        raise CsrError(f"{path} cannot be read ({reason(error)}): check the path") from error
     if path.is_dir():
         raise CsrError(f"{path} is a folder, a file is needed: name a file in it")
     if path.exists():

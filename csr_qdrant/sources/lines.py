@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from csr_qdrant.errors import CsrError
+from csr_qdrant.sources.files import reason
 
 MAX_LINE_BYTES = 64 * 2**20  # a longer line is not a row, and would fill the memory
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -24,7 +25,9 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             yield cast(IO[bytes], file)  # gzip's class reads like any binary file
     except (OSError, EOFError, zlib.error) as error:
-        raise CsrError(f"{path} cannot be read ({error}): check or write it anew") from error
+        raise CsrError(
+            f"{path} cannot be read ({reason(error)}): check or write it anew"
+        ) from error
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -66,4 +69,6 @@ def parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CsrError(f"{where} is not valid JSON ({error}): correct or remove it") from None
+        raise CsrError(
+            f"{where} is not valid JSON ({reason(error)}): correct or remove it"
+        ) from None

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy_format
 
 from csr_qdrant.errors import CsrError
-from csr_qdrant.sources.files import existing_file
+from csr_qdrant.sources.files import existing_file, reason
 from csr_qdrant.sources.lines import opened
 
 _MAX_HEADER_BYTES = 2**16
@@ -53,8 +53,9 @@ def read_header(file: IO[bytes], name: str) -> Header:
         if any(size < 0 for size in shape):
             raise ValueError(f"its shape is {shape}")
     except Exception as error:  # a hostile header makes numpy raise a tokeniser's errors, too
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CsrError(f"{name} is no numpy array ({reason}): save it with np.save") from None
+        raise CsrError(
+            f"{name} is no numpy array ({reason(error)}): save it with np.save"
+        ) from None
     return Header(shape, fortran, dtype, head.tell())
 
 

@@ -23,7 +23,7 @@ from csr_qdrant.sources.columns import (
     chunk_rows,
     values_of,
 )
-from csr_qdrant.sources.files import Files, FileSource, Range
+from csr_qdrant.sources.files import Files, FileSource, Range, reason
 from csr_qdrant.sources.npy import Header, check_matrix, read_header
 from csr_qdrant.sources.options import SourceOptions
 from csr_qdrant.sources.values import row_id, row_payload
@@ -86,7 +86,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
             yield archive
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         # RuntimeError: encrypted members, and (as NotImplementedError) unknown compressions
-        raise CsrError(f"{path} cannot be read as .npz ({error}): write it anew") from error
+        raise CsrError(f"{path} cannot be read as .npz ({reason(error)}): write it anew") from error
 
 
 def _members(path: Path) -> dict[str, _Member]:

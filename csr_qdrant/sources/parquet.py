@@ -14,7 +14,7 @@ from csr_qdrant.ids import ExternalId
 from csr_qdrant.sources.arrays import as_float32
 from csr_qdrant.sources.base import Block
 from csr_qdrant.sources.fields import Fields
-from csr_qdrant.sources.files import Files, FileSource, Range, block_ranges
+from csr_qdrant.sources.files import Files, FileSource, Range, block_ranges, reason
 from csr_qdrant.sources.options import TEXT_FIELD, TITLE_FIELD, SourceOptions
 from csr_qdrant.sources.values import check_unique, row_id, row_payload
 
@@ -25,6 +25,7 @@ except ImportError as error:
     raise MissingExtraError("pyarrow", "parquet") from error
 
 _SCAN_ROWS = 16_384
+_BUFFER_BYTES = 2**20
 _MAX_BATCH_ROWS = 65_536
 
 
@@ -49,11 +50,13 @@ def open_parquet(path: Path, options: SourceOptions) -> FileSource:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
-        with parquet.ParquetFile(path, pre_buffer=False) as file:
+        # Buffered, or a batch would hold the whole column of its row group.
+        with parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES) as file:
             yield file
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CsrError(f"{path} cannot be read as parquet ({reason}): write it anew") from error
+    except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
+        raise CsrError(
+            f"{path} cannot be read as parquet ({reason(error)}): write it anew"
+        ) from error
 
 
 def _fields(path: Path, schema: Any, options: SourceOptions) -> Fields:
@@ -100,7 +103,7 @@ class _Table:
             yield from self._ids(table, first)
 
     def _ids(self, table: Any, first: int) -> list[ExternalId]:
-        raw = table.column(self.fields.id).to_pylist()
+        raw = self._plain(table.column(self.fields.id), first)
         return [row_id(value, f"{self.path} row {row}") for row, value in enumerate(raw, first)]
 
     def blocks(self, ranges: Sequence[Range]) -> Iterator[Block]:
@@ -127,12 +130,22 @@ class _Table:
     def _texts(self, table: Any, first: int) -> list[str] | None:
         if self.fields.text is None:
             return None
-        rows = enumerate(table.to_pylist(), first)
+        rows = enumerate(self._plain(table, first), first)
         return [self.fields.joined_text(row, f"{self.path} row {number}") for number, row in rows]
 
     def _payloads(self, table: Any, first: int) -> list[dict[str, Any]]:
-        rows = enumerate(table.to_pylist(), first)
+        rows = enumerate(self._plain(table, first), first)
         return [row_payload(row, f"{self.path} row {number}") for number, row in rows]
+
+    def _plain(self, values: Any, first: int) -> list[Any]:
+        """Return a column or table as plain values; the file need not keep to UTF-8."""
+        try:
+            return list(values.to_pylist())
+        except UnicodeDecodeError as error:
+            raise CsrError(
+                f"{self.path} holds what is no UTF-8 text, from row {first} on "
+                f"({error.reason}): write it anew"
+            ) from None
 
     def _vectors(self, column: Any, first: int, dimension: int | None) -> npt.NDArray[np.float32]:
         """Return a column of lists as (n, d) float32; raises CsrError that names the bad row."""
@@ -169,12 +182,11 @@ class _Table:
                 row_groups=range(group, file.num_row_groups),
                 columns=list(columns),
             )
+            wanted = _skipped(batches, start - before)
             held: list[Any] = []
-            skip = start - before
             for first, last in ranges:
-                held, table = _taken(held, batches, skip + last - first)
-                yield table.slice(skip)
-                skip = 0
+                held, table = _taken(held, wanted, last - first)
+                yield table
 
 
 def _row_group(metadata: Any, row: int) -> tuple[int, int]:
@@ -186,6 +198,14 @@ def _row_group(metadata: Any, row: int) -> tuple[int, int]:
             return group, before
         before += rows
     return metadata.num_row_groups, before
+
+
+def _skipped(batches: Iterator[Any], rows: int) -> Iterator[Any]:
+    """Yield the batches without their first `rows` rows."""
+    for batch in batches:
+        if rows < len(batch):
+            yield batch.slice(rows)
+        rows = max(0, rows - len(batch))
 
 
 def _taken(held: list[Any], batches: Iterator[Any], rows: int) -> tuple[list[Any], Any]:

@@ -14,7 +14,7 @@ from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import ExternalId
 from csr_qdrant.sources.base import Block
 from csr_qdrant.sources.fields import Fields
-from csr_qdrant.sources.files import Files, FileSource, Range
+from csr_qdrant.sources.files import Files, FileSource, Range, reason
 from csr_qdrant.sources.lines import MAX_LINE_BYTES, parse_json, read_json_lines, read_lines
 from csr_qdrant.sources.options import SourceOptions
 from csr_qdrant.sources.values import check_unique, row_id, row_payload, row_vector, take
@@ -164,7 +164,7 @@ def read_csv(path: Path, options: SourceOptions, start: int) -> Iterator[Record]
                 yield _csv_record(f"{path} line {reader.line_num}", header, cells, vector)
     except csv.Error as error:
         raise CsrError(
-            f"{path} line {reader.line_num} is not valid CSV ({error}): correct it"
+            f"{path} line {reader.line_num} is not valid CSV ({reason(error)}): correct it"
         ) from None
 
 
