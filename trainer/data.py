@@ -1,5 +1,6 @@
 """Rows for training: gathered from memory maps, in an order that depends on seed and step alone."""
 
+import math
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ from csr_qdrant.errors import CsrError
 Array = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
 
-SHUFFLED_ROWS = (
-    1 << 25
-)  # beyond it, rows are drawn instead of shuffled: a permutation takes 8 B a row
-SAMPLED_ROWS = 50_000  # rows that tell the scale of a corpus
+CHECKED_BYTES = 1 << 30  # smaller arrays are read and checked whole before training
+SAMPLED_ROWS = 50_000  # of larger ones, rows that are
+ROUNDS = 6  # of the network that shuffles
+U64 = np.uint64
 
 
 def check_vectors(vectors: Array, name: str = "the training vectors") -> None:
@@ -30,27 +31,44 @@ def check_vectors(vectors: Array, name: str = "the training vectors") -> None:
 def gather(vectors: Array, rows: Index, name: str = "the training vectors") -> Any:
     """Return `vectors[rows]` as float32, checked; sorted reading is kind to a memory map.
 
-    Raises CsrError naming the first row that is all zeros or holds NaN or infinity.
+    Raises CsrError naming the first row without a direction: all zeros, NaN, infinity, or values
+    whose squares leave the range of float32.
     """
     order = np.argsort(rows, kind="stable")
     block = np.empty((len(rows), vectors.shape[1]), np.float32)
-    block[order] = vectors[rows[order]]
-    squares = np.einsum("ij,ij->i", block, block)
+    with np.errstate(over="ignore"):
+        block[order] = vectors[rows[order]]
+        squares = np.einsum("ij,ij->i", block, block)
     bad = ~(np.isfinite(squares) & (squares > 0))
     if bad.any():
         row = int(rows[bad].min())
-        what = "is all zeros" if not np.any(vectors[row]) else "holds NaN or infinity"
-        raise CsrError(f"row {row} of {name} {what}: it has no direction; mend or remove it")
+        raise CsrError(f"row {row} of {name} {_fault(vectors[row])}: mend or remove it")
     return block
 
 
+def _fault(row: Array) -> str:
+    if not np.isfinite(row).all():
+        return "holds NaN or infinity"
+    if not row.any():
+        return "is all zeros, so it has no direction"
+    return f"holds values up to {np.abs(row).max():.1e}, which float32 cannot square"
+
+
+def spread(n: int, count: int) -> Index:
+    """Return `count` (at most n) of the rows 0..n − 1, evenly spread, in rising order."""
+    count = min(n, count)
+    return np.arange(count) * n // max(1, count)
+
+
 def typical_norm(vectors: Array) -> float:
-    """Return the mean L2 norm over up to 50,000 rows spread evenly through the corpus."""
-    rows = np.unique(
-        np.linspace(0, len(vectors) - 1, min(len(vectors), SAMPLED_ROWS)).astype(np.int64)
-    )
-    starts = range(0, len(rows), 4096)
-    norms = [np.linalg.norm(gather(vectors, rows[s : s + 4096]), axis=1) for s in starts]
+    """Return the mean L2 norm of the rows (beyond 1 GiB: of 50,000, evenly spread)."""
+    whole = vectors.nbytes <= CHECKED_BYTES
+    count = len(vectors) if whole else min(len(vectors), SAMPLED_ROWS)
+    rows = spread(len(vectors), count)
+    norms = [
+        np.linalg.norm(gather(vectors, part), axis=1)
+        for part in np.array_split(rows, -(-count // 4096))
+    ]
     return float(np.concatenate(norms).mean())
 
 
@@ -80,32 +98,66 @@ class Split:
 
 
 class Order:
-    """Which of n rows each step takes: epochs of shuffled rows, found from the step number."""
+    """Which of n rows each step takes: in every epoch each row once, in a new random order.
+
+    The order is computed, not kept, so it takes no memory at any n, and any step can be asked for.
+    The steps of an epoch are of one size (give or take a row), so that no row is left over.
+    """
 
     def __init__(self, n: int, batch: int, seed: tuple[int, ...]) -> None:
-        """Plan steps of `batch` rows (fewer if there are fewer) out of `n`."""
-        self.n, self.batch, self.seed = n, min(n, batch), seed
-        self._epoch: tuple[int, Index] = (-1, np.empty(0, np.int64))
+        """Plan steps of at most `batch` rows out of `n`."""
+        self.n, self.seed = n, seed
+        self.steps_per_epoch = -(-n // max(1, batch))
 
     def at(self, step: int) -> Index:
-        """Return the rows of `step`, (batch,)."""
-        if self.n > SHUFFLED_ROWS:
-            rng = np.random.default_rng((*self.seed, step))
-            return rng.integers(self.n, size=self.batch)
-        epoch, within = divmod(step, self.n // self.batch)
-        if self._epoch[0] != epoch:
-            self._epoch = (epoch, np.random.default_rng((*self.seed, epoch)).permutation(self.n))
-        return self._epoch[1][within * self.batch : (within + 1) * self.batch]
+        """Return the rows of `step`, different ones, in random order."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        first, last = (self.n * w // self.steps_per_epoch for w in (within, within + 1))
+        rng = np.random.default_rng((*self.seed, epoch))
+        keys = rng.integers(2**64, size=ROUNDS, dtype=np.uint64)
+        return shuffled(np.arange(first, last), self.n, keys)
+
+
+def shuffled(positions: Index, n: int, keys: npt.NDArray[np.uint64]) -> Index:
+    """Return where a random permutation of 0..n − 1, chosen by `keys`, sends `positions`.
+
+    A Feistel network permutes the smallest square that holds n; who lands outside goes on until
+    inside, which leaves a permutation of 0..n − 1.
+    """
+    side = U64(math.isqrt(n - 1) + 1)
+    places = positions.astype(np.uint64)
+    outside = np.arange(len(places))
+    while len(outside):
+        left, right = np.divmod(places[outside], side)
+        for key in keys:
+            left, right = right, (left + _mixed(right ^ key) % side) % side
+        places[outside] = left * side + right
+        outside = outside[places[outside] >= n]
+    return places.astype(np.int64)
+
+
+def _mixed(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Scramble 64 bits (the finaliser of MurmurHash3, in the public domain)."""
+    x = (x ^ (x >> U64(33))) * U64(0xFF51AFD7ED558CCD)
+    x = (x ^ (x >> U64(33))) * U64(0xC4CEB9FE1A85EC53)
+    return x ^ (x >> U64(33))
+
+
+class Matches(NamedTuple):
+    """p pairs within a batch; arrays in a `Batch`, tensors on the device."""
+
+    queries: Any  # (p,) positions in the batch
+    documents: Any  # (p,) positions in the batch
+    known: Any  # (p, p) bool: other pairs of a query and a document that belong together
+    weights: Any  # (p,) float32
 
 
 class Batch(NamedTuple):
-    """Rows of one step. With pairs, the last 2p rows are p queries, then their p documents."""
+    """Rows of one step, each once."""
 
     x: Any  # (B, d) float32 numpy array
     labels: Index | None = None  # (B,), −1: no label
-    pairs: int = 0  # p
-    known: npt.NDArray[np.bool_] | None = None  # (p, p) other pairs that are no negatives
-    weights: npt.NDArray[np.float32] | None = None  # (p,)
+    matches: Matches | None = None
 
 
 def prefetched(make: Callable[[int], Batch], start: int) -> Generator[Batch, None, None]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from csr_qdrant.trainer.config import TrainConfig
+from csr_qdrant.trainer.data import Matches
 from csr_qdrant.trainer.losses import (
     auxiliary,
     contrastive,
@@ -22,10 +23,8 @@ class TorchBatch(NamedTuple):
     """A `data.Batch` on the device."""
 
     x: Tensor  # (B, d), scaled and adapted
-    labels: Tensor | None
-    pairs: int
-    known: Tensor | None  # (p, p)
-    weights: Tensor | None  # (p,)
+    labels: Tensor | None = None
+    matches: Matches | None = None
 
 
 class Outcome(NamedTuple):
@@ -85,7 +84,7 @@ def objective(
 
 def _similarity_terms(codes: Tensor, batch: TorchBatch, config: TrainConfig) -> dict[str, Tensor]:
     """Return the terms that need the Gram matrix of normalised codes, (B, h)."""
-    supervised = batch.labels is not None or batch.pairs > 0
+    supervised = batch.labels is not None or batch.matches is not None
     if not (config.contrastive or config.distillation or (supervised and config.supervised)):
         return {}
     similarities = gram(codes)
@@ -102,7 +101,6 @@ def _similarity_terms(codes: Tensor, batch: TorchBatch, config: TrainConfig) -> 
 def _supervised(similarities: Tensor, batch: TorchBatch, temperature: float) -> Tensor:
     if batch.labels is not None:
         return same_label(similarities, batch.labels, temperature)
-    assert batch.known is not None and batch.weights is not None
-    p, n = batch.pairs, len(similarities)
-    matched = similarities[n - 2 * p : n - p, n - p :]  # queries against documents
-    return paired(matched, batch.known, batch.weights, temperature)
+    assert batch.matches is not None
+    queries, documents, known, weights = batch.matches
+    return paired(similarities[queries][:, documents], known, weights, temperature)

@@ -11,11 +11,12 @@ from csr_qdrant.encoder import Encoder
 from csr_qdrant.trainer.adapter import learn_adapter
 from csr_qdrant.trainer.checkpoint import Checkpoint
 from csr_qdrant.trainer.config import TrainConfig
-from csr_qdrant.trainer.data import Array, Batch, Split, gather, typical_norm
+from csr_qdrant.trainer.data import Array, Batch, Matches, Split, gather, typical_norm
 from csr_qdrant.trainer.folding import folded
 from csr_qdrant.trainer.model import Autoencoder
 from csr_qdrant.trainer.objective import TorchBatch
-from csr_qdrant.trainer.supervision import Labels, Pairs, Sampler
+from csr_qdrant.trainer.sampling import Sampler, sampler
+from csr_qdrant.trainer.supervision import Labels, Pairs
 from csr_qdrant.trainer.validation import Validator
 
 SAMPLE = 20_000  # documents that validation searches
@@ -62,9 +63,9 @@ class Run:
             weight_decay=config.weight_decay,
             fused=device.type in ("cpu", "cuda"),
         )
-        sampler = Sampler.of(vectors, split, labels, pairs, config.batch_size, config.seed)
+        batches = sampler(vectors, split, labels, pairs, config.batch_size, config.seed)
         since = torch.zeros(h, dtype=torch.int64, device=device)
-        run = cls(config, device, sampler, scale, adapter, None, model, optimiser, since)
+        run = cls(config, device, batches, scale, adapter, None, model, optimiser, since)
         run.validator = run._validator(vectors, split)
         return run
 
@@ -96,13 +97,8 @@ class Run:
         def moved(array: Any) -> Tensor | None:
             return None if array is None else torch.from_numpy(array).to(self.device)
 
-        return TorchBatch(
-            self.prepared(batch.x),
-            moved(batch.labels),
-            batch.pairs,
-            moved(batch.known),
-            moved(batch.weights),
-        )
+        matches = None if batch.matches is None else Matches(*map(moved, batch.matches))
+        return TorchBatch(self.prepared(batch.x), moved(batch.labels), matches)
 
     # --- keeping --------------------------------------------------------------------------
 

@@ -1,13 +1,13 @@
 """What a trainer may know beside the vectors: labels of rows, or pairs that belong together."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from csr_qdrant.errors import CsrError
-from csr_qdrant.trainer.data import Array, Batch, Index, Order, Split, check_vectors, gather
+from csr_qdrant.trainer.data import Array, Index, check_vectors
 
 
 @dataclass(frozen=True)
@@ -18,17 +18,38 @@ class Labels:
 
     @classmethod
     def of(cls, labels: npt.ArrayLike, n: int) -> "Labels":
-        """Number any labels (integers, strings) for `n` rows.
+        """Number any labels (integers, strings) for `n` rows; None, NaN and "" mean no label.
 
-        Raises CsrError if their count is not n, or all are the same.
+        Raises CsrError if their count is not n, or they do not tell rows apart.
         """
         array = np.asarray(labels)
         if array.ndim != 1 or len(array) != n:
             raise CsrError(f"labels must be one a row: {n} rows, got labels of shape {array.shape}")
-        names, of_row = np.unique(array, return_inverse=True)
+        given = _given(array)
+        try:
+            names, numbers = np.unique(array[given], return_inverse=True)
+        except TypeError:
+            raise CsrError("labels must be all numbers or all strings, got a mixture") from None
         if len(names) < 2:
-            raise CsrError("labels must differ, got a single label: train without --labels")
-        return cls(of_row.astype(np.int64))
+            some = "a single label" if len(names) else "none at all"
+            raise CsrError(f"labels must differ, got {some}: train without labels")
+        if len(names) == len(numbers):
+            raise CsrError("labels must be shared by rows, got a different one for each")
+        of_row = np.full(n, -1, np.int64)
+        of_row[given] = numbers
+        return cls(of_row)
+
+
+def _given(labels: Array) -> npt.NDArray[np.bool_]:
+    """Tell which rows have a label, (n,)."""
+    if labels.dtype.kind == "f":
+        return ~np.isnan(labels)
+    if labels.dtype.kind in "US":
+        return np.asarray(np.char.str_len(labels) > 0)
+    if labels.dtype.kind == "O":
+        missing = (each is None or each == "" or each != each for each in labels)
+        return ~np.fromiter(missing, np.bool_, len(labels))
+    return np.ones(len(labels), np.bool_)
 
 
 @dataclass(frozen=True)
@@ -54,6 +75,8 @@ class Pairs:
         s = np.ones(len(q), np.float32) if scores is None else np.asarray(scores, np.float32)
         if not len(q) == len(r) == len(s):
             raise CsrError(f"pairs need equal counts, got {len(q)}, {len(r)} and {len(s)}")
+        if not np.isfinite(s).all():
+            raise CsrError("scores of pairs must be finite, got NaN or infinity")
         kept = s > 0
         if not kept.any():
             raise CsrError("pairs need at least one with a score above 0, got none")
@@ -70,65 +93,18 @@ class Pairs:
             ("query", self.query_rows, len(self.queries)),
             ("document", self.document_rows, len(vectors)),
         ):
-            if rows.min() < 0 or rows.max() >= n:
-                raise CsrError(f"pairs name {name} row {rows.max()}, but there are {n} rows")
-
-
-class Sampler(NamedTuple):
-    """Makes the batch of any step from the vectors and the supervision."""
-
-    vectors: Array
-    split: Split
-    labels: Labels | None
-    pairs: Pairs | None
-    order: Order  # over training rows, and after them the queries
-    pair_order: Order | None
-
-    @classmethod
-    def of(
-        cls,
-        vectors: Array,
-        split: Split,
-        labels: Labels | None,
-        pairs: Pairs | None,
-        batch_size: int,
-        seed: int,
-    ) -> "Sampler":
-        """Plan batches of `batch_size` rows: half of them for pairs, where there are pairs."""
-        n = split.training_rows + (len(pairs.queries) if pairs else 0)
-        if pairs is None:
-            return cls(vectors, split, labels, None, Order(n, batch_size, (seed, 2)), None)
-        order = Order(n, batch_size // 2, (seed, 2))
-        pair_order = Order(len(pairs.query_rows), max(1, batch_size // 4), (seed, 3))
-        return cls(vectors, split, labels, pairs, order, pair_order)
-
-    def at(self, step: int) -> Batch:
-        """Return the batch of `step`."""
-        positions = self.order.at(step)
-        if self.pairs is None or self.pair_order is None:
-            rows = self.split.training(positions)
-            labels = None if self.labels is None else self.labels.of_row[rows]
-            return Batch(gather(self.vectors, rows), labels)
-        return self._with_pairs(self.pairs, positions, self.pair_order.at(step))
-
-    def _with_pairs(self, pairs: Pairs, positions: Index, chosen: Index) -> Batch:
-        is_query = positions >= self.split.training_rows
-        documents = self.split.training(positions[~is_query])
-        queries = positions[is_query] - self.split.training_rows
-        q, r = pairs.query_rows[chosen], pairs.document_rows[chosen]
-        document_rows = gather(self.vectors, np.concatenate([documents, r]))
-        query_rows = gather(pairs.queries, np.concatenate([queries, q]), "the query vectors")
-        parts = (
-            document_rows[: len(documents)],
-            query_rows,
-            document_rows[len(documents) :],
-        )
-        known = same_pair(q, r)
-        return Batch(np.concatenate(parts), None, len(chosen), known, pairs.scores[chosen])
+            missing = rows[(rows < 0) | (rows >= n)]
+            if len(missing):
+                raise CsrError(
+                    f"pairs name {name} row {missing[0]}, but there are {n}: rows count from 0"
+                )
 
 
 def same_pair(query_rows: Index, document_rows: Index) -> Any:
-    """Return (p, p) bool: entries off the diagonal that share a query or a document."""
+    """Return (p, p) bool: entries off the diagonal that share a query or a document.
+
+    They are no negatives: the query of the one is answered by the document of the other.
+    """
     known = (query_rows[:, None] == query_rows) | (document_rows[:, None] == document_rows)
     np.fill_diagonal(known, False)
     return known
