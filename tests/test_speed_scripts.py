@@ -1,0 +1,80 @@
+"""The scripts behind the published figures run, at small sizes, and record what they say."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from csr_qdrant.benchmarks import memory_index, speed_encode, speed_index, speed_search
+from csr_qdrant.benchmarks.synthetic import random_encoder, random_vectors
+from csr_qdrant.errors import CsrError
+
+
+def _record(folder: Path, name: str) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((folder / f"{name}.json").read_text("utf-8"))
+    assert record["benchmark"] == name
+    return record
+
+
+def test_speed_encode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    speed_encode.main(rows=500, d=16, h=64, k=4, rounds=2, output=tmp_path)
+    results = _record(tmp_path, "speed_encode")["results"]
+    for kind, goal in (("torch", 1.4), ("numpy", 2.0)):
+        found = results[kind]
+        assert found["ratio"] == pytest.approx(found["encode_s"] / found["product_s"])
+        assert found["goal_at_most"] == goal
+    assert "speed_encode: torch: encode" in capsys.readouterr().out
+
+
+def test_speed_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    speed_search.main(rows=300, d=16, h=64, k=4, queries=5, repeats=2, output=tmp_path)
+    results = _record(tmp_path, "speed_search")["results"]
+    raw = results["raw"]["p50_ms"]
+    assert results["ratio_by_codes"] == pytest.approx(results["search_codes"]["p50_ms"] / raw)
+    assert results["search_vector"]["p50_ms"] > 0
+    assert "goal: at most 1.2" in capsys.readouterr().out
+
+
+def test_raw_and_our_searches_find_the_same(tmp_path: Path) -> None:
+    queries = np.array(random_vectors(tmp_path / "queries.npy", 5, 16))
+    with speed_search.filled(tmp_path / "c", random_encoder(d=16, h=64, k=4), 300) as collection:
+        raw = [call() for call in speed_search.raw_calls(collection, queries)]
+        ours = speed_search.our_calls(collection, queries)
+        for name in ("search_codes", "search_vector"):
+            found = [call() for call in ours[name]]
+            for hits, expected in zip(found, raw, strict=True):
+                scores = [point.score for point in expected]
+                assert [hit.score for hit in hits] == pytest.approx(scores, abs=1e-5)
+                assert [hit.payload for hit in hits] == [point.payload for point in expected]
+
+
+def test_speed_index(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    speed_index.main(rows=600, h=64, k=4, rounds=1, output=tmp_path)
+    results = _record(tmp_path, "speed_index")["results"]
+    rates = results["points_per_s"]
+    loops = {name: rate for name, rate in rates.items() if name != "ours"}
+    assert results["fastest_loop"] == max(loops, key=lambda name: loops[name])
+    assert results["ratio"] == pytest.approx(rates["ours"] / max(loops.values()))
+    assert set(loops) == {"loop of 64", "loop of 256", "loop of 1024"}
+    assert "goal: at least 0.8" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_memory_index(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    memory_index.main(
+        rows=700, d=16, h=64, k=4, optimise=True, folder=tmp_path, output=tmp_path, run=None
+    )
+    results = _record(tmp_path, "memory_index")["results"]
+    peaks = [results[name]["peak_rss_anon_gb"] for name in ("index_vectors", "upsert_codes")]
+    assert min(peaks) > 0.01
+    assert results["difference_gb"] == pytest.approx(peaks[0] - peaks[1])
+    assert "goal: below 0.5" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["memory_index.json"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_a_failed_run_is_no_measurement(tmp_path: Path) -> None:
+    with pytest.raises(CsrError, match="upsert_codes ended with status 1"):
+        memory_index.peak_bytes("upsert_codes", tmp_path, optimise=False)
