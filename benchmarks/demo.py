@@ -2,17 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from csr_qdrant.benchmarks.compare import Measured, Task, compare
+from csr_qdrant.benchmarks.compare import Measured, compare
 from csr_qdrant.benchmarks.csr_system import CsrSystem
 from csr_qdrant.benchmarks.nave import Nave
-from csr_qdrant.benchmarks.neighbours import Matrix
+from csr_qdrant.benchmarks.nave_task import EMBEDDER, embed, nave_task, train_pairs
 from csr_qdrant.benchmarks.systems import DenseSystem, System, truncated
 from csr_qdrant.collection import Collection
 from csr_qdrant.embedders import Embedder, load_embedder
@@ -20,10 +17,9 @@ from csr_qdrant.encoder import Encoder
 from csr_qdrant.indexing import IndexConfig, Indexed, index_source
 from csr_qdrant.sources import open_source
 from csr_qdrant.stores.base import Hit
-from csr_qdrant.trainer import Listeners, Pairs, TrainConfig, fit
+from csr_qdrant.trainer import TrainConfig, fit
 from csr_qdrant.trainer.adapter import adapt, learn_adapter
 
-EMBEDDER = "wordllama"
 EXAMPLES = (
     "faith that moves mountains",
     "be kind to strangers and travellers",
@@ -59,13 +55,6 @@ class DemoConfig:
         return TrainConfig(k=KS, minutes=self.minutes, seed=self.seed)
 
 
-class Embedded(NamedTuple):
-    """The data set as vectors."""
-
-    corpus: Matrix  # (n, d)
-    queries: dict[str, Matrix]  # of each split, (m, d)
-
-
 class Answer(NamedTuple):
     """An example query and its hits."""
 
@@ -79,40 +68,6 @@ class DemoResult(NamedTuple):
     indexed: Indexed
     answers: list[Answer]
     measured: list[Measured]
-
-
-def embed(data: Nave, embedder: Embedder) -> Embedded:
-    """Embed verses and topics."""
-    queries = {
-        split: embedder.embed_queries(data.split(split).texts) for split in ("train", "test")
-    }
-    return Embedded(embedder.embed_documents(data.texts), queries)
-
-
-def train_pairs(data: Nave, queries: Matrix) -> Pairs:
-    """Return the train split as pairs of query rows and verse rows."""
-    split = data.split("train")
-    row_of = {name: row for row, name in enumerate(data.ids)}
-    judged = [
-        (row, row_of[verse], grade)
-        for row, name in enumerate(split.query_ids)
-        for verse, grade in split.qrels[name].items()
-    ]
-    rows = np.array(judged, np.int64)
-    return Pairs.of(queries, rows[:, 0], rows[:, 1], rows[:, 2])
-
-
-def test_task(data: Nave, embedded: Embedded, limit: int | None = None) -> Task:
-    """Return the test split (its first `limit` queries) as a task."""
-    split = data.split("test")
-    ids = split.query_ids[:limit]
-    return Task(
-        doc_ids=data.ids,
-        vectors=embedded.corpus,
-        query_ids=ids,
-        queries=embedded.queries["test"][:limit],
-        qrels={name: split.qrels[name] for name in ids},
-    )
 
 
 def dense_systems(adapter: Any | None = None) -> Iterator[System]:
@@ -176,7 +131,7 @@ def run_demo(
         *code_systems("alone", alone),
         *code_systems("pairs", paired),
     ]
-    task = test_task(data, embedded, config.queries)
+    task = nave_task(data, embedded, limit=config.queries)
     started = time.perf_counter()
 
     def told(name: str) -> None:
@@ -204,9 +159,3 @@ def _cpu() -> Any:
     import torch
 
     return torch.device("cpu")
-
-
-@contextmanager
-def silent(name: str) -> Iterator[Listeners]:
-    """Listen to nothing: for runs without a terminal."""
-    yield Listeners()
