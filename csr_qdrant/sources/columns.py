@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -13,7 +14,7 @@ from csr_qdrant.ids import ExternalId
 from csr_qdrant.sources.lines import read_json_lines, read_lines
 from csr_qdrant.sources.npy import map_npy
 from csr_qdrant.sources.options import ID_FIELDS, SourceOptions
-from csr_qdrant.sources.values import check_unique, row_id, row_payload
+from csr_qdrant.sources.values import check_unique, row_id, row_ids, row_payload
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -77,9 +78,10 @@ def ids_file(path: Path, options: SourceOptions) -> Column[ExternalId]:
 
 
 def _line_ids(path: Path, start: int) -> Iterator[ExternalId]:
-    for number, line in read_lines(path):
-        if number > start:
-            yield row_id(line.rstrip("\r\n"), f"{path} line {number}")
+    lines = (
+        (number, line.rstrip("\r\n")) for number, line in islice(read_lines(path), start, None)
+    )
+    return row_ids(lines, f"{path} line")
 
 
 def _json_ids(path: Path, start: int, field: str | None) -> Iterator[ExternalId]:
@@ -124,8 +126,8 @@ def array_ids(ids: npt.NDArray[Any], name: str) -> Column[ExternalId]:
     def read(start: int) -> Iterator[ExternalId]:
         step = chunk_rows(ids.dtype)
         for first in range(start, len(ids), step):
-            for row, raw in enumerate(values_of(ids[first : first + step], name), first):
-                yield row_id(raw, f"{name} row {row}")
+            raw = values_of(ids[first : first + step], name)
+            yield from row_ids(enumerate(raw, first), f"{name} row")
 
     return Column(name, read)
 
@@ -159,8 +161,8 @@ def sequence_ids(ids: Sequence[Any] | npt.NDArray[Any], name: str) -> Column[Ext
         return array_ids(ids, name)
 
     def read(start: int) -> Iterator[ExternalId]:
-        for row in range(start, len(ids)):
-            yield row_id(ids[row], f"{name} row {row}")
+        rows = ((row, ids[row]) for row in range(start, len(ids)))
+        return row_ids(rows, f"{name} row")
 
     return Column(name, read)
 

@@ -26,7 +26,7 @@ from csr_qdrant.sources.columns import (
 from csr_qdrant.sources.files import Files, FileSource, Range, reason
 from csr_qdrant.sources.npy import Header, check_matrix, read_header
 from csr_qdrant.sources.options import SourceOptions
-from csr_qdrant.sources.values import row_id, row_payload
+from csr_qdrant.sources.values import row_ids, row_payload
 
 VECTOR_KEYS = ("vectors", "embeddings", "data")
 ID_KEY = "ids"
@@ -144,8 +144,7 @@ def _ids_member(
 
 
 def _read_ids(member: _Member, start: int) -> Iterator[ExternalId]:
-    for row, value in enumerate(_read_values(member, start), start):
-        yield row_id(value, f"{member.name} row {row}")
+    return row_ids(enumerate(_read_values(member, start), start), f"{member.name} row")
 
 
 def _read_values(member: _Member, start: int) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from csr_qdrant.sources.base import Block
 from csr_qdrant.sources.fields import Fields
 from csr_qdrant.sources.files import Files, FileSource, Range, block_ranges, reason
 from csr_qdrant.sources.options import TEXT_FIELD, TITLE_FIELD, SourceOptions
-from csr_qdrant.sources.values import check_unique, row_id, row_payload
+from csr_qdrant.sources.values import check_unique, row_ids, row_payload
 
 try:
     import pyarrow
@@ -104,7 +104,7 @@ class _Table:
 
     def _ids(self, table: Any, first: int) -> list[ExternalId]:
         raw = self._plain(table.column(self.fields.id), first)
-        return [row_id(value, f"{self.path} row {row}") for row, value in enumerate(raw, first)]
+        return list(row_ids(enumerate(raw, first), f"{self.path} row"))
 
     def blocks(self, ranges: Sequence[Range]) -> Iterator[Block]:
         fields, names = self.fields, self.schema.names

@@ -29,6 +29,16 @@ def row_id(raw: Any, where: str) -> ExternalId:
         raise CsrError(message if message.startswith(where) else f"{where}: {message}") from None
 
 
+def row_ids(rows: Iterable[tuple[int, Any]], place: str) -> Iterator[ExternalId]:
+    """Yield the ids of (number, raw id); raises CsrError that begins with `place` and number."""
+    for number, raw in rows:
+        # Nearly all ids are like this, and need neither a check nor the text for a message.
+        if (type(raw) is str and raw and raw.isascii()) or (type(raw) is int and 0 <= raw < 2**63):
+            yield raw
+        else:
+            yield row_id(raw, f"{place} {number}")
+
+
 def checked_text(text: Any, where: str) -> str:
     """Return `text` if it is a str that UTF-8 can hold; raises CsrError otherwise."""
     if not isinstance(text, str):
