@@ -1,15 +1,21 @@
 """The demonstration: real verses and topics, two encoders, every way to shrink, one table."""
 
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import typer
 
 from csr_qdrant.benchmarks.compare import Measured, compare
 from csr_qdrant.benchmarks.csr_system import CsrSystem
 from csr_qdrant.benchmarks.nave import Nave
 from csr_qdrant.benchmarks.nave_task import EMBEDDER, embed, nave_task, train_pairs
+from csr_qdrant.benchmarks.record import RESULTS, report, write_record
 from csr_qdrant.benchmarks.systems import DenseSystem, System, truncated
 from csr_qdrant.collection import Collection
 from csr_qdrant.embedders import Embedder, load_embedder
@@ -17,7 +23,7 @@ from csr_qdrant.encoder import Encoder
 from csr_qdrant.indexing import IndexConfig, Indexed, index_source
 from csr_qdrant.sources import open_source
 from csr_qdrant.stores.base import Hit
-from csr_qdrant.trainer import TrainConfig, fit
+from csr_qdrant.trainer import Listeners, TrainConfig, fit
 from csr_qdrant.trainer.adapter import adapt, learn_adapter
 
 EXAMPLES = (
@@ -159,3 +165,53 @@ def _cpu() -> Any:
     import torch
 
     return torch.device("cpu")
+
+
+def plain_row(measured: Measured) -> dict[str, Any]:
+    """Return one system's figures as plain values."""
+    return {
+        "system": measured.name,
+        "ndcg@10": float(measured.ndcg.mean()),
+        "recall@10": float(measured.recall.mean()),
+        "bytes_per_vector": measured.footprint.searched,
+        "bytes_per_vector_for_rescoring": measured.footprint.rescoring,
+        "p50_ms": measured.latency.p50_ms,
+        "build_seconds": measured.build.total_s,
+        "postings_per_query": measured.postings,
+    }
+
+
+COLUMNS = ("system", "nDCG@10", "recall@10", "B/vector", "p50 ms", "build s", "postings/query")
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """Return the texts of a `plain_row`, for a table under `COLUMNS`."""
+    postings = row["postings_per_query"]
+    return [
+        str(row["system"]),
+        f"{row['ndcg@10']:.3f}",
+        f"{row['recall@10']:.3f}",
+        f"{row['bytes_per_vector']:.0f}",
+        f"{row['p50_ms']:.2f}",
+        f"{row['build_seconds']:.1f}",
+        "–" if postings is None else f"{postings:.2f} N",
+    ]
+
+
+def main(
+    minutes: Annotated[float, typer.Option(help="Training time of each encoder.")] = 1.2,
+    quick: Annotated[bool, typer.Option(help="A few steps and queries only.")] = False,
+    output: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+) -> None:
+    """Run the demonstration and keep its figures."""
+    config = DemoConfig(minutes=minutes, quick=quick)
+    with tempfile.TemporaryDirectory() as folder:
+        step = partial(typer.echo, err=True)
+        result = run_demo(Path(folder), config, step, lambda name: nullcontext(Listeners()))
+    rows = [plain_row(measured) for measured in result.measured]
+    path = write_record("demo", asdict(config), {"systems": rows}, output)
+    report("demo", {row["system"]: ", ".join(cells(row)[1:]) for row in rows}, path)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 Folder = Annotated[
     Path, typer.Option("--output", "-o", help="Folder for encoders and collections.")
 ]
-COLUMNS = ("system", "nDCG@10", "recall@10", "B/vector", "p50 ms", "build s", "postings/query")
 
 
 @configured
@@ -38,23 +37,21 @@ def demo(
     indexes them into Qdrant Edge, answers three queries, and measures every way to shrink the
     vectors on topics that the training did not see.
     """
-    from csr_qdrant.benchmarks.demo import run_demo
+    from csr_qdrant.benchmarks.demo import COLUMNS, cells, plain_row, run_demo
 
     started = time.monotonic()
     out = Output(as_json=json)
     _make_room(output, overwrite)
     result = run_demo(output, config, out.note, lambda name: _training(out, name))
-    rows = [_cells(measured) for measured in result.measured]
+    rows = [cells(plain_row(measured)) for measured in result.measured]
     out.result(
         {
             "indexed": result.indexed,
             "answers": result.answers,
-            "systems": [_json(measured) for measured in result.measured],
+            "systems": [plain_row(measured) for measured in result.measured],
         },
         *[_answer_view(answer) for answer in result.answers],
-        table(
-            COLUMNS, rows, title="Nave's Topical Bible, test topics; WordLlama, 256 dimensions"
-        ),
+        table(COLUMNS, rows, title="Nave's Topical Bible, test topics; WordLlama, 256 dimensions"),
         _remarks(result.measured, output, config),
     )
     out.note(f"done in {time.monotonic() - started:.0f} s")
@@ -87,32 +84,6 @@ def _training(out: Output, name: str) -> "Iterator[Listeners]":
             bar.update(bar.done, f"recall@10 {best.recall:.3f} at k={best.k}")
 
         yield Listeners(on_step, on_validation)
-
-
-def _json(measured: "Measured") -> dict[str, Any]:
-    return {
-        "system": measured.name,
-        "ndcg@10": float(measured.ndcg.mean()),
-        "recall@10": float(measured.recall.mean()),
-        "bytes_per_vector": measured.footprint.searched,
-        "bytes_per_vector_for_rescoring": measured.footprint.rescoring,
-        "p50_ms": measured.latency.p50_ms,
-        "build_seconds": measured.build.total_s,
-        "postings_per_query": measured.postings,
-    }
-
-
-def _cells(measured: "Measured") -> list[str]:
-    postings = "–" if measured.postings is None else f"{measured.postings:.2f} N"
-    return [
-        measured.name,
-        f"{measured.ndcg.mean():.3f}",
-        f"{measured.recall.mean():.3f}",
-        f"{measured.footprint.searched:.0f}",
-        f"{measured.latency.p50_ms:.2f}",
-        f"{measured.build.total_s:.1f}",
-        postings,
-    ]
 
 
 def _answer_view(answer: "Answer") -> str:

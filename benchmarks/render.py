@@ -1,0 +1,149 @@
+"""Tables of the README and of `docs/benchmarks.md`, rendered from the records of measurements.
+
+    python -m csr_qdrant.benchmarks.render
+
+A table stands between `<!-- results: NAME -->` and `<!-- end of results -->`; everything else in
+the files stays as it is.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from csr_qdrant.benchmarks.demo import COLUMNS, cells
+from csr_qdrant.benchmarks.record import RESULTS
+
+DOCUMENTS = (Path("README.md"), Path("docs/benchmarks.md"))
+_BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
+
+Record = Mapping[str, Any]
+
+
+def render(documents: Iterable[Path] = DOCUMENTS, results: Path = RESULTS) -> None:
+    """Put the recorded figures into the documents."""
+    for document in documents:
+        document.write_text(rendered(document.read_text("utf-8"), results), "utf-8")
+
+
+def rendered(text: str, results: Path = RESULTS) -> str:
+    """Return `text` with each block filled from its record; blocks without one stay."""
+
+    def block(found: re.Match[str]) -> str:
+        path = results / f"{found[2]}.json"
+        if not path.is_file():
+            return found[0]
+        return f"{found[1]}\n{_section(json.loads(path.read_text('utf-8')))}\n{found[3]}"
+
+    return _BLOCK.sub(block, text)
+
+
+def _section(record: Record) -> str:
+    name = record["benchmark"]
+    body = _RENDERERS[name](record["results"])
+    where, versions = record["machine"], record["versions"]
+    return (
+        f"{body}\n\n`python -m csr_qdrant.benchmarks.{name}`, {where['cores']} cores of "
+        f"{where['cpu']}, {where['memory_gib']:.0f} GiB, Python {versions['python']}, "
+        f"qdrant-edge-py {versions['qdrant-edge-py']}, torch {versions.get('torch', '–')}, "
+        f"commit {record['commit']}.\n"
+    )
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _demo(results: Record) -> str:
+    return _table(COLUMNS, (cells(row) for row in results["systems"]))
+
+
+def _quality(results: Record) -> str:
+    columns = ("trained on", "k", "nDCG@10", "of seeds", "unseen verses", "postings/query", "goal")
+    rows = []
+    for kind, runs in results.items():
+        if "at" not in runs[0]:
+            rows.append([kind, "–", *_spread(runs), "–", "–"])
+            continue
+        for k in runs[0]["at"]:
+            found = [run["at"][k] for run in runs]
+            postings = f"{median(each['postings'] for each in found):.2f} N"
+            rows.append([kind, k, *_spread(found), postings, _GOALS.get((kind, k), "–")])
+    return _table(columns, rows)
+
+
+_GOALS = {("alone", "8"): "≥ 0.070", ("alone", "32"): "≥ 0.090", ("pairs", "32"): "≥ 0.120"}
+
+
+def _spread(runs: Sequence[Record]) -> list[str]:
+    whole = [run["ndcg"] for run in runs]
+    seeds = "–" if len(runs) == 1 else f"{min(whole):.4f}–{max(whole):.4f}"
+    return [f"{median(whole):.4f}", seeds, f"{median(run['ndcg_unseen'] for run in runs):.4f}"]
+
+
+def _speed_encode(results: Record) -> str:
+    rows = [
+        [
+            kind,
+            f"{found['encode_s']:.2f} s",
+            f"{found['product_s']:.2f} s",
+            f"{found['ratio']:.2f}",
+            f"≤ {found['goal_at_most']}",
+        ]
+        for kind, found in results.items()
+    ]
+    return _table(("with", "encode", "bare product", "ratio", "goal"), rows)
+
+
+def _speed_index(results: Record) -> str:
+    rates = results["points_per_s"]
+    rows = [[name, f"{rate:,.0f}", f"{rate / rates['ours']:.2f}"] for name, rate in rates.items()]
+    verdict = (
+        f"Ratio to the fastest loop: **{results['ratio']:.2f}** (goal: at least "
+        f"{results['goal_at_least']})."
+    )
+    return _table(("writes", "points/s", "of ours"), rows) + "\n\n" + verdict
+
+
+def _speed_search(results: Record) -> str:
+    timed = {name: each for name, each in results.items() if isinstance(each, Mapping)}
+    rows = [
+        [name, *(f"{each[f'{p}_ms']:.3f}" for p in ("p50", "p95", "p99"))]
+        for name, each in timed.items()
+    ]
+    verdict = (
+        f"Ratio of medians: by codes **{results['ratio_by_codes']:.2f}**, by a vector, beyond "
+        f"encoding, **{results['ratio_by_vector_beyond_encoding']:.2f}** (goal: at most "
+        f"{results['goal_at_most']})."
+    )
+    return _table(("call", "p50 ms", "p95 ms", "p99 ms"), rows) + "\n\n" + verdict
+
+
+def _memory_index(results: Record) -> str:
+    runs = {name: each for name, each in results.items() if isinstance(each, Mapping)}
+    rows = [
+        [name, f"{each['peak_rss_anon_gb']:.2f}", f"{each['seconds']:.0f}"]
+        for name, each in runs.items()
+    ]
+    verdict = (
+        f"Difference: **{results['difference_gb']:.2f} GB** (goal: below "
+        f"{results['goal_below_gb']})."
+    )
+    return _table(("run", "peak RssAnon, GB", "seconds"), rows) + "\n\n" + verdict
+
+
+_RENDERERS: dict[str, Callable[[Record], str]] = {
+    "demo": _demo,
+    "quality": _quality,
+    "speed_encode": _speed_encode,
+    "speed_index": _speed_index,
+    "speed_search": _speed_search,
+    "memory_index": _memory_index,
+}
+
+
+if __name__ == "__main__":
+    render()
