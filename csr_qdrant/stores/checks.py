@@ -1,11 +1,15 @@
 """What every store checks before it calls its engine; the embedded engine checks nothing itself."""
 
+import json
+import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.ids import PointId
 from csr_qdrant.stores.base import PointBatch, Schema, Search
 
 
@@ -71,3 +75,26 @@ def _check_dense(dense: npt.NDArray[Any], schema: Schema) -> None:
     if not np.isfinite(dense).all():
         bad = int(np.flatnonzero(~np.isfinite(dense).all(axis=1))[0])
         raise CsrError(f"dense vectors must be finite, got NaN or infinity in row {bad}")
+
+
+def check_point_id(point: Any) -> PointId:
+    """Return `point` if it is a u64 or a UUID's text; raises CsrError for any other id."""
+    if isinstance(point, str):
+        try:
+            uuid.UUID(point)
+            return point
+        except ValueError:
+            pass
+    elif isinstance(point, int) and not isinstance(point, bool) and 0 <= point < 2**64:
+        return point
+    raise CsrError(f"point ids must be integers in 0..{2**64 - 1} or UUIDs, got {point!r}")
+
+
+def payload_text(point: PointId, payload: Mapping[str, Any]) -> str:
+    """Return `payload` as ASCII JSON; raises CsrError that names the point if it is none."""
+    try:
+        return json.dumps(dict(payload), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise CsrError(
+            f"point {point!r} cannot be stored: its payload is no JSON ({error})"
+        ) from error

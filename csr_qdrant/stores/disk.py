@@ -1,11 +1,18 @@
-"""What a folder takes on disk, told apart by purpose."""
+"""What a folder takes on disk, and whether there is room for more."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from csr_qdrant.errors import CsrError
+
 BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's own blocks are
+# What must stay free. The engine writes through memory maps of sparse files: where the disk has no
+# block left for a page of them, the kernel kills the process (SIGBUS) and no error can be caught.
+# Twice its write-ahead log of 32 MiB, and as much again for the pages that one call touches.
+RESERVE_BYTES = 128 * 2**20
 
 
 class DiskSizes(NamedTuple):
@@ -37,3 +44,13 @@ def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
                 yield path, path.stat()
             except FileNotFoundError:
                 continue
+
+
+def require_space(folder: Path, extra: int = 0) -> None:
+    """Raise CsrError unless the disk of `folder` has room for `extra` bytes beyond the reserve."""
+    free, needed = shutil.disk_usage(folder).free, RESERVE_BYTES + extra
+    if free < needed:
+        raise CsrError(
+            f"the disk that holds {folder} is nearly full: {free // 2**20} MiB are free, the "
+            f"next write needs {-(-needed // 2**20)} MiB: free some space and try again"
+        )

@@ -18,9 +18,21 @@ from csr_qdrant.atomic import replaced_folder
 from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores.base import Hit, Json, PointBatch, Schema, Search, StoredPoint, StoreInfo
-from csr_qdrant.stores.checks import check_points, check_search
-from csr_qdrant.stores.disk import DiskSizes, disk_sizes
+from csr_qdrant.stores.checks import (
+    check_point_id,
+    check_points,
+    check_search,
+)
+from csr_qdrant.stores.disk import DiskSizes, disk_sizes, require_space
 from csr_qdrant.stores.edge_folder import plain_errors, read_description, write_description
+from csr_qdrant.stores.edge_points import (
+    bytes_to_write,
+    engine_points,
+    hit,
+    known_ids,
+    plain_id,
+    stored_point,
+)
 from csr_qdrant.stores.filters import edge_filter
 
 # Points a call to the engine: larger calls gain nothing and hold more of them in memory.
@@ -52,6 +64,7 @@ class EdgeStore:
         """
         path = Path(folder)
         with plain_errors(path), replaced_folder(path) as temporary:
+            require_space(path.parent)
             (temporary / "shard").mkdir()
             shard = engine.EdgeShard.create(str(temporary / "shard"), _config(schema))
             shard.flush()
@@ -101,7 +114,11 @@ class EdgeStore:
         """
         check_points(points, self._schema)
         starts = range(0, len(points), UPSERT_POINTS)
-        made = [self._points(points, slice(start, start + UPSERT_POINTS)) for start in starts]
+        made = [
+            engine_points(points, slice(start, start + UPSERT_POINTS), self._schema)
+            for start in starts
+        ]
+        require_space(self._folder, bytes_to_write(points))
         for some in made:
             self._update(engine.UpdateOperation.upsert_points(some))
 
@@ -115,13 +132,14 @@ class EdgeStore:
                 found = [shard.query(queries[0])]
             else:
                 found = shard.query_batch(engine.QueryBatchRequest(queries)) if queries else []
-        return [[_hit(point) for point in hits] for hits in found]
+        return [[hit(point) for point in hits] for hits in found]
 
     def delete(self, ids: Sequence[PointId]) -> None:
         """Delete points; unknown ids are ignored."""
         if ids:
+            require_space(self._folder)
             with plain_errors(self._folder):
-                operation = engine.UpdateOperation.delete_points(list(ids))
+                operation = engine.UpdateOperation.delete_points(known_ids(ids))
             self._update(operation)
 
     def count(self, filter: Json | None = None) -> int:
@@ -134,8 +152,10 @@ class EdgeStore:
         """Return the points that exist, with payload and vectors, in any order."""
         shard = self._shard
         with plain_errors(self._folder):
-            found = shard.retrieve(list(ids), with_payload=True, with_vector=True)
-        return [self._stored(record) for record in found]
+            found = shard.retrieve(
+                known_ids(ids), with_payload=True, with_vector=self._vector_names
+            )
+        return [stored_point(record, self._schema) for record in found]
 
     def scroll(
         self, limit: int, offset: PointId | None = None
@@ -143,11 +163,14 @@ class EdgeStore:
         """Return up to `limit` points by rising id from `offset` on, and the next offset."""
         with plain_errors(self._folder):
             request = engine.ScrollRequest(
-                offset=offset, limit=limit, with_payload=True, with_vector=True
+                offset=None if offset is None else check_point_id(offset),
+                limit=limit,
+                with_payload=True,
+                with_vector=self._vector_names,
             )
             found, following = self._shard.scroll(request)
-        next_offset = None if following is None else _plain_id(following)
-        return [self._stored(record) for record in found], next_offset
+        next_offset = None if following is None else plain_id(following)
+        return [stored_point(record, self._schema) for record in found], next_offset
 
     def info(self) -> StoreInfo:
         """Return the engine's own counts."""
@@ -165,9 +188,14 @@ class EdgeStore:
             self._shard.flush()
 
     def optimise(self) -> None:
-        """Merge segments and build the compact sparse index; blocks until that is done."""
+        """Merge segments and build the compact sparse index; blocks until that is done.
+
+        Needs as much free disk as the collection takes: segments are copied, then replaced.
+        """
+        shard = self._shard
+        require_space(self._folder, self.sizes().allocated)
         with plain_errors(self._folder):
-            self._shard.optimize()
+            shard.optimize()
 
     def close(self) -> None:
         """Flush and release the folder; the store cannot be used afterwards."""
@@ -199,29 +227,15 @@ class EdgeStore:
             raise CsrError(f"the collection {self._folder} is closed: open it again")
         return self._handle
 
+    @property
+    def _vector_names(self) -> list[str]:
+        kept = [self._schema.dense_name] if self._schema.dense_dim is not None else []
+        return [self._schema.code_name, *kept]
+
     def _update(self, operation: Any) -> None:
         shard = self._shard
         with plain_errors(self._folder):
             shard.update(operation)
-
-    def _points(self, points: PointBatch, rows: slice) -> list[Any]:
-        """Return engine points; a row without latents goes without a code."""
-        sparse, name = engine.SparseVector, self._schema.code_name
-        vectors: list[dict[str, Any]] = [
-            {name: sparse(indices, values)} if indices else {}
-            for indices, values in points.codes[rows].to_lists()
-        ]
-        if points.dense is not None:
-            for named, row in zip(vectors, points.dense[rows].tolist(), strict=True):
-                named[self._schema.dense_name] = row
-        ids = points.ids[rows]
-        payloads = [p if type(p) is dict else dict(p) for p in points.payloads[rows]]
-        try:
-            return list(map(engine.Point, ids, vectors, payloads))
-        except Exception:
-            for parts in zip(ids, vectors, payloads, strict=True):
-                _point(*parts)  # says which of them it was
-            raise
 
     def _queries(self, request: Search) -> list[Any]:
         condition = edge_filter(request.filter)
@@ -251,32 +265,6 @@ class EdgeStore:
             for code, dense in zip(codes, request.dense, strict=True)
         ]
 
-    def _stored(self, record: Any) -> StoredPoint:
-        vectors = record.vector or {}
-        code = vectors.get(self._schema.code_name)
-        return StoredPoint(
-            _plain_id(record.id),
-            record.payload or {},
-            None if code is None else (code.indices, code.values),
-            vectors.get(self._schema.dense_name),
-        )
-
-
-def _point(point: PointId, vectors: dict[str, Any], payload: Json) -> Any:
-    try:
-        return engine.Point(point, vectors, payload)
-    except Exception as error:
-        raise CsrError(f"point {point!r} cannot be stored: {error}") from error
-
-
-def _hit(found: Any) -> Hit:
-    return Hit(_plain_id(found.id), found.score, found.payload or {})
-
-
-def _plain_id(point: Any) -> PointId:
-    """Return ids as they are everywhere else: UUIDs are canonical strings."""
-    return point if isinstance(point, int) else str(point)
-
 
 def _config(schema: Schema) -> Any:
     sparse = engine.EdgeSparseVectorParams(datatype=_DATATYPES[schema.datatype])
@@ -290,4 +278,9 @@ def _config(schema: Schema) -> Any:
             memory=engine.Memory.Cold,
             hnsw_config=engine.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=10_000),
         )
-    return engine.EdgeConfig(vectors=dense, sparse_vectors={schema.code_name: sparse})
+    # By default the engine leaves up to 10 MB of vectors without a compact index, all in RAM; here
+    # indexes are built when `optimise` is called, so it should always do so.
+    optimisers = engine.EdgeOptimizersConfig(indexing_threshold=1)  # KB
+    return engine.EdgeConfig(
+        vectors=dense, sparse_vectors={schema.code_name: sparse}, optimizers=optimisers
+    )

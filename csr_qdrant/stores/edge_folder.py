@@ -8,14 +8,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 from csr_qdrant.atomic import write_json
-from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.errors import CsrError
 from csr_qdrant.stores.base import Json, Schema
 
 FORMAT = 1
 
 
 def write_description(folder: Path, schema: Schema, metadata: Json) -> None:
-    """Write `collection.json`, whole or not at all."""
+    """Write `collection.json`, whole or not at all; raises CsrError if `metadata` are no JSON."""
+    try:
+        json.dumps(metadata, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise CsrError(f"metadata of a collection must be JSON: {error}") from error
     description = {"format": FORMAT, "schema": asdict(schema), "metadata": metadata}
     write_json(folder / "collection.json", description)
 
@@ -44,7 +48,7 @@ def plain_errors(folder: Path) -> Iterator[None]:
     """Turn what the engine and the disk raise into CsrError; the engine has no types of errors."""
     try:
         yield
-    except (CsrError, ConfigError):
+    except CsrError:
         raise
     except OSError as error:
         raise CsrError(f"cannot write to {folder}: {os.strerror(error.errno or 0)}") from error
@@ -64,4 +68,6 @@ def _explain(text: str, folder: Path) -> str:
         return f"{folder} is open in another process or handle: close it there and try again"
     if "No space left" in text or "StorageFull" in text or "out of disk" in text.lower():
         return f"the disk that holds {folder} is full: free some space and try again"
-    return f"the embedded engine failed on {folder}: {text}"
+    return (
+        f"the embedded engine failed on {folder}: {text.splitlines()[0] if text else 'no reason'}"
+    )

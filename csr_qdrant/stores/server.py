@@ -11,7 +11,7 @@ from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores import server_config as config
 from csr_qdrant.stores.base import Hit, Json, PointBatch, Schema, Search, StoredPoint, StoreInfo
-from csr_qdrant.stores.checks import check_points, check_search
+from csr_qdrant.stores.checks import check_point_id, check_points, check_search
 from csr_qdrant.stores.filters import client_filter
 from csr_qdrant.stores.server_config import connect
 from csr_qdrant.stores.server_errors import RetryPolicy, server_errors
@@ -150,8 +150,9 @@ class ServerStore:
 
     def delete(self, ids: Sequence[PointId]) -> None:
         """Delete points; unknown ids are ignored."""
-        for start in range(0, len(ids), IDS_PER_REQUEST):
-            some = models.PointIdsList(points=list(ids[start : start + IDS_PER_REQUEST]))
+        known: list[Any] = [check_point_id(point) for point in ids]
+        for start in range(0, len(known), IDS_PER_REQUEST):
+            some = models.PointIdsList(points=known[start : start + IDS_PER_REQUEST])
             self._write(partial(self._client.delete, self._name, some, wait=True))
 
     def count(self, filter: Json | None = None) -> int:
@@ -164,10 +165,11 @@ class ServerStore:
 
     def retrieve(self, ids: Sequence[PointId]) -> list[StoredPoint]:
         """Return the points that exist, with payload and vectors, in any order."""
+        known = [check_point_id(point) for point in ids]
         found = self._call(
             READS,
             lambda: self._client.retrieve(
-                self._name, list(ids), with_payload=True, with_vectors=self._vector_names
+                self._name, known, with_payload=True, with_vectors=self._vector_names
             ),
         )
         return [stored_point(record, self._schema) for record in found]
@@ -176,12 +178,13 @@ class ServerStore:
         self, limit: int, offset: PointId | None = None
     ) -> tuple[list[StoredPoint], PointId | None]:
         """Return up to `limit` points by rising id from `offset` on, and the next offset."""
+        start = None if offset is None else check_point_id(offset)
         found, following = self._call(
             READS,
             lambda: self._client.scroll(
                 self._name,
                 limit=limit,
-                offset=offset,
+                offset=start,
                 with_payload=True,
                 with_vectors=self._vector_names,
             ),

@@ -1,14 +1,13 @@
 """Points on their way to and from a server: in requests that it accepts."""
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from qdrant_client import models
 
-from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores.base import PointBatch, Schema, StoredPoint
+from csr_qdrant.stores.checks import check_point_id, payload_text
 
 # A server takes 32 MB a request by default and indexes best in small batches.
 REQUEST_BYTES = 8 * 2**20
@@ -22,10 +21,12 @@ _POINT_BYTES = 120  # id and braces
 def points_in_requests(points: PointBatch, schema: Schema) -> Iterator[list[models.PointStruct]]:
     """Yield the points in lists that stay below the limits of one request.
 
-    A point that is larger by itself travels alone. Raises CsrError for a payload that is no JSON,
-    before it yields anything.
+    A point that is larger by itself travels alone. Raises CsrError for an id or a payload
+    that cannot be stored, before it yields anything.
     """
-    payload_bytes = list(map(_json_bytes, points.ids, points.payloads))
+    ids = list(map(check_point_id, points.ids))
+    # As ASCII, so at least as long as what is sent.
+    payload_bytes = [len(payload_text(*row)) for row in zip(ids, points.payloads, strict=True)]
     request: list[models.PointStruct] = []
     size = 0
     for row, (indices, values) in enumerate(points.codes.to_lists()):
@@ -36,13 +37,13 @@ def points_in_requests(points: PointBatch, schema: Schema) -> Iterator[list[mode
             vectors[schema.code_name] = code
         if points.dense is not None:
             vectors[schema.dense_name] = points.dense[row].tolist()
-        point, payload = points.ids[row], dict(points.payloads[row])
+        payload = dict(points.payloads[row])
         bytes_more = _POINT_BYTES + _LATENT_BYTES * len(indices) + payload_bytes[row]
         bytes_more += _FLOAT_BYTES * (schema.dense_dim or 0)
         if request and (size + bytes_more > REQUEST_BYTES or len(request) == REQUEST_POINTS):
             yield request
             request, size = [], 0
-        request.append(models.PointStruct(id=point, vector=vectors, payload=payload))
+        request.append(models.PointStruct(id=ids[row], vector=vectors, payload=payload))
         size += bytes_more
     if request:
         yield request
@@ -63,13 +64,3 @@ def stored_point(record: models.Record, schema: Schema) -> StoredPoint:
 def plain_id(point: Any) -> PointId:
     """Return ids as they are everywhere else: UUIDs are canonical strings."""
     return point if isinstance(point, int) else str(point)
-
-
-def _json_bytes(point: PointId, payload: Mapping[str, Any]) -> int:
-    if not payload:
-        return 2
-    try:
-        # Escaped to ASCII, so at least as long as what is sent.
-        return len(json.dumps(dict(payload), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise CsrError(f"point {point!r} cannot be stored: {error}") from error
