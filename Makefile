@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 DEMO_ARGS ?=
-BENCH_ARGS ?=
 TEST_ARGS ?=
+# All of them take about an hour; `make bench BENCH=speed_encode` runs one.
+BENCH ?= speed_encode speed_index speed_search memory_index quality
 
 # torch and what needs it are installed by one command, so that the index holds for both.
 INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt \
@@ -38,8 +39,8 @@ lint: $(VENV)/.installed-dev ## Check style, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed-dev ## Measure speed and memory; options in BENCH_ARGS
-	$(BIN)/python -m csr_qdrant.benchmarks $(BENCH_ARGS)
+bench: $(VENV)/.installed-dev ## Measure speed, memory and quality; which ones in BENCH
+	set -e; for name in $(BENCH); do $(BIN)/python -m csr_qdrant.benchmarks.$$name; done
 
 dist: $(VENV)/.installed-dev ## Build the source archive and the wheel into dist/ and check them
 	rm -rf build dist
