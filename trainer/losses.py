@@ -4,6 +4,7 @@ Vectors are scaled to a mean norm of 1 and squared errors are summed over dimens
 papers write them, so the weights mean the same at every d. (Their code averages over dimensions.)
 """
 
+import math
 from typing import Any
 
 import torch
@@ -20,12 +21,26 @@ def squared_error(reconstruction: Tensor, x: Tensor) -> Tensor:
     return (reconstruction - x).square().sum(1).mean()
 
 
+class _Awakening(torch.autograd.Function):
+    """ReLU that lets a gradient raise what lies below zero, but not lower it further."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor) -> Tensor:
+        ctx.save_for_backward(a)
+        return a.relu()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (a,) = ctx.saved_tensors
+        return torch.where((a > 0) | (grads[0] < 0), grads[0], 0.0)
+
+
 def auxiliary(model: Autoencoder, a: Tensor, residual: Tensor, dead: Tensor, k_aux: int) -> Tensor:
     """Error of reconstructing `residual` (B, d) from dead latents, over that of its mean.
 
     The normalised MSE of arXiv 2503.01776 (after arXiv 2406.04093, appendix A.2), on dead latents
     only. ReLU would cut off the very latents that it should revive, those with negative
-    pre-activations; so each row's chosen ones are first lifted until none is negative.
+    pre-activations; here they still get every gradient that raises them.
 
     Args:
         model: the autoencoder.
@@ -37,13 +52,21 @@ def auxiliary(model: Autoencoder, a: Tensor, residual: Tensor, dead: Tensor, k_a
     chosen = a.index_select(1, dead)  # (B, n)
     if k_aux < len(dead):
         kept = chosen.topk(k_aux, dim=1)
-        lift = (-kept.values[:, -1:]).relu().detach()
-        z = torch.zeros_like(chosen).scatter(1, kept.indices, kept.values + lift)
+        awake = _awakened(kept.values)
+        z = torch.zeros_like(chosen).scatter(1, kept.indices, awake)
     else:
-        z = chosen + (-chosen.amin(1, keepdim=True)).relu().detach()
+        z = _awakened(chosen)
     error = (z @ model.weight[dead] - residual).square().mean()
-    baseline = (residual.mean(0) - residual).square().mean()
+    power = residual.square().mean()
+    around_mean = (residual - residual.mean(0)).square().mean()
+    # A single row, or equal ones, lie at their mean, and that is no measure.
+    baseline = torch.where(around_mean > 1e-6 * power, around_mean, power)
     return error / (baseline + TINY)
+
+
+def _awakened(a: Tensor) -> Tensor:
+    awake: Tensor = _Awakening.apply(a)  # type: ignore[no-untyped-call]
+    return awake
 
 
 class _Gram(torch.autograd.Function):
@@ -57,7 +80,8 @@ class _Gram(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (z,) = ctx.saved_tensors
-        return (grads[0] + grads[0].T) @ z
+        product: Tensor = (grads[0] + grads[0].T) @ z
+        return product
 
 
 def gram(codes: Tensor) -> Tensor:
@@ -73,8 +97,8 @@ def contrastive(similarities: Tensor, temperature: float) -> Tensor:
     row counts twice: −log(e^{1/τ} / (e^{1/τ} + 2 Σ_{j≠i} e^{s_ij/τ})).
     """
     others = _without_self(similarities / temperature)
-    log_twice = torch.logsumexp(others, 1) + torch.log(torch.tensor(2.0))
-    return F.softplus(log_twice - 1 / temperature).mean()
+    twice = torch.logsumexp(others, 1) + math.log(2)
+    return F.softplus(twice - 1 / temperature).mean()
 
 
 def distillation(similarities: Tensor, x: Tensor, temperature: float) -> Tensor:
@@ -91,14 +115,17 @@ def distillation(similarities: Tensor, x: Tensor, temperature: float) -> Tensor:
 def same_label(similarities: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """Supervised contrastive term: −log(Σ_pos / (Σ_pos + Σ_neg)) (arXiv 2602.05735).
 
-    Rows without another row of their label (B,) in the batch have no term.
+    Rows without another row of their label (B,) in the batch have no term; if there are no
+    others, it is zero. Rows without a label (−1) are neither positive nor negative.
     """
-    scores = _without_self(similarities / temperature)
-    positive = labels[:, None] == labels[None, :]
+    labelled = labels >= 0
+    scores = _without_self(similarities / temperature).masked_fill(~labelled, float("-inf"))
+    positive = (labels[:, None] == labels[None, :]) & labelled
     positive.fill_diagonal_(False)
     anchors = positive.any(1)
+    scores, positive = scores[anchors], positive[anchors]
     pulled = torch.logsumexp(scores.masked_fill(~positive, float("-inf")), 1)
-    return (torch.logsumexp(scores, 1) - pulled)[anchors].mean()
+    return (torch.logsumexp(scores, 1) - pulled).sum() / max(1, len(scores))
 
 
 def paired(similarities: Tensor, known: Tensor, weights: Tensor, temperature: float) -> Tensor:
