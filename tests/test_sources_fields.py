@@ -134,6 +134,16 @@ def test_payload_fields_choose_and_vectors_stay_out(tmp_path: Path) -> None:
             open_source(source, payload_fields=["c"])
 
 
+def test_titles_precede_only_the_field_text(tmp_path: Path) -> None:
+    rows = [{"id": 1, "title": "T", "text": ""}, {"id": 2, "title": None, "text": "b"}]
+    path = _lines(tmp_path / "x.jsonl", rows)
+    (block,) = open_source(path).blocks(2)
+    assert block.texts == ["T", "b"]
+    path = _lines(tmp_path / "y.jsonl", [{"id": 1, "title": "T", "body": "b"}])
+    (block,) = open_source(path, text_field="body").blocks(2)
+    assert block.texts == ["b"]
+
+
 def test_npz_payload_has_plain_values(tmp_path: Path) -> None:
     columns = {
         "flag": np.array([True, False]),
