@@ -7,7 +7,7 @@ unrecorded blocks are written once more, onto the same ids, so the end is the sa
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -88,6 +88,16 @@ def index_source(
     return Indexed(journal.rows, skipped, journal.without_code, seconds, optimise_seconds)
 
 
+def finished_rows(source: Source, metadata: Mapping[str, Any]) -> int:
+    """Return how many rows of `source` a collection with this `metadata` holds for good."""
+    stored: Any = metadata.get(_progress_key(source))
+    return min(int(stored["rows"]), len(source)) if isinstance(stored, dict) else 0
+
+
+def _progress_key(source: Source) -> str:
+    return PROGRESS_KEY + hashlib.sha256(source.fingerprint.encode()).hexdigest()[:16]
+
+
 def check_source(source: Source, collection: Collection) -> None:
     """Raise ConfigError or CsrError if the rows of `source` cannot go into `collection`."""
     if source.kind == "codes" and collection.keeps_dense:
@@ -157,7 +167,7 @@ class _Journal:
 
     @classmethod
     def open(cls, source: Source, collection: Collection, resume: bool) -> "_Journal":
-        key = PROGRESS_KEY + hashlib.sha256(source.fingerprint.encode()).hexdigest()[:16]
+        key = _progress_key(source)
         journal = cls(collection, key, source.name)
         stored: Any = collection.store.metadata().get(key)
         if resume and isinstance(stored, dict):

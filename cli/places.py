@@ -1,0 +1,257 @@
+"""Where a collection is: in a folder, or under a name on a Qdrant server."""
+
+import os
+import shutil
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from csr_qdrant.cli.rows import about
+from csr_qdrant.collection import ENCODER_FOLDER, Collection
+from csr_qdrant.encoder import Encoder
+from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.identity import Identity
+from csr_qdrant.stores.base import Datatype, Json, Schema
+
+if TYPE_CHECKING:
+    from csr_qdrant.embedders import Embedder
+    from csr_qdrant.stores.disk import DiskSizes
+
+KEY_VARIABLE = "QDRANT_API_KEY"
+URL_VARIABLE = "QDRANT_URL"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """How to reach a collection on a server; the API key comes from QDRANT_API_KEY alone."""
+
+    url: str | None = field(
+        default=None,
+        metadata=about(
+            f"Qdrant server, instead of a folder; its API key is read from {KEY_VARIABLE}. "
+            f"[default with --collection: {URL_VARIABLE}]",
+            "URL",
+        ),
+    )
+    collection: str | None = field(
+        default=None, metadata=about("Name of the collection on the server.", "NAME")
+    )
+    grpc: bool = field(default=False, metadata=about("Speak gRPC with the server."))
+    timeout: int | None = field(
+        default=None, metadata=about("Seconds to wait for an answer of the server.", "SECONDS")
+    )
+
+    @property
+    def given(self) -> bool:
+        """Whether a server is meant."""
+        return self.url is not None or self.collection is not None
+
+
+class Existing(NamedTuple):
+    """A collection that is there already."""
+
+    identity: Identity
+    schema: Schema
+    metadata: Json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How to make a collection."""
+
+    encoder: Encoder
+    k: int
+    datatype: Datatype
+    keep_dense: bool
+    shards: int | None = None
+    replicas: int | None = None
+
+
+class Place(Protocol):
+    """A folder, or a name on a server; there may be a collection or not."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+
+    def existing(self) -> Existing | None:
+        """Return what is there, None for nothing; CsrError for what is no collection of ours."""
+
+    def own_encoder(self) -> Encoder | None:
+        """Return the encoder that is kept with the collection, None if there is none."""
+
+    def open(self, encoder: Encoder | None, embedder: "Embedder | None" = None) -> Collection:
+        """Open the collection."""
+
+    def create(self, plan: Plan, embedder: "Embedder | None" = None) -> Collection:
+        """Make an empty collection."""
+
+    def delete(self) -> None:
+        """Delete the collection and all its points."""
+
+    def sizes(self, collection: Collection) -> "DiskSizes | None":
+        """Return the bytes on disk, None where they cannot be measured from here."""
+
+    def close(self) -> None:
+        """Release connections."""
+
+
+def place_of(folder: Path | None, server: ServerSettings) -> Place:
+    """Return the place that the arguments of a command name; ConfigError unless it is one."""
+    if folder is not None and server.given:
+        raise ConfigError(
+            f"got both a folder ({folder}) and a server: give one of them, a folder or --url with "
+            f"--collection"
+        )
+    if folder is not None:
+        return FolderPlace(folder)
+    if not server.given:
+        raise ConfigError("no collection is named: give a folder, or --url with --collection")
+    url = server.url or os.environ.get(URL_VARIABLE)
+    if url is None:
+        raise ConfigError(f"--collection needs a server: pass --url or set {URL_VARIABLE}")
+    if not server.collection:
+        raise ConfigError("--url needs the name of a collection: pass --collection")
+    return ServerPlace(url, server.collection, server)
+
+
+@dataclass(frozen=True)
+class FolderPlace:
+    """A folder, for Qdrant's embedded engine."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return str(self.folder)
+
+    def existing(self) -> Existing | None:
+        """Read what stands beside the engine's files; the engine is not opened."""
+        from csr_qdrant.stores.edge_folder import read_description
+
+        if not self.folder.exists():
+            return None
+        schema, metadata = read_description(self.folder)
+        return Existing(Identity.from_metadata(metadata, self.name), schema, metadata)
+
+    def own_encoder(self) -> Encoder | None:
+        """Load the copy in the folder; a run killed while it made the folder leaves none."""
+        copy = self.folder / ENCODER_FOLDER
+        return Encoder.load(copy) if copy.exists() else None
+
+    def open(self, encoder: Encoder | None, embedder: "Embedder | None" = None) -> Collection:
+        """Open the collection; the encoder is kept beside it if it is not there yet."""
+        collection = Collection.open(self.folder, encoder, embedder)
+        if not (self.folder / ENCODER_FOLDER).exists():
+            collection.encoder.save(self.folder / ENCODER_FOLDER)
+        return collection
+
+    def create(self, plan: Plan, embedder: "Embedder | None" = None) -> Collection:
+        """Make the folder."""
+        return Collection.create(
+            self.folder,
+            plan.encoder,
+            k=plan.k,
+            keep_dense=plan.keep_dense,
+            datatype=plan.datatype,
+            embedder=embedder,
+        )
+
+    def delete(self) -> None:
+        """Remove the folder, unless another process has it open."""
+        from csr_qdrant.stores.edge import EdgeStore
+
+        EdgeStore.open(self.folder).close()
+        shutil.rmtree(self.folder)
+
+    def sizes(self, collection: Collection) -> "DiskSizes | None":
+        """Measure the folder."""
+        sizes: DiskSizes = collection.store.sizes()  # type: ignore[attr-defined]
+        return sizes
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@dataclass(frozen=True)
+class ServerPlace:
+    """A name on a server."""
+
+    url: str
+    collection: str
+    settings: ServerSettings
+
+    @property
+    def name(self) -> str:
+        """Collection and address, without a password."""
+        from csr_qdrant.stores.server_config import address
+
+        return f"collection {self.collection!r} {address(self.client)}"
+
+    @cached_property
+    def client(self) -> Any:
+        """The connection; nothing is sent before the first request."""
+        from csr_qdrant.stores.server import connect
+
+        return connect(
+            self.url,
+            api_key=os.environ.get(KEY_VARIABLE) or None,
+            prefer_grpc=self.settings.grpc,
+            timeout_s=self.settings.timeout,
+        )
+
+    def existing(self) -> Existing | None:
+        """Ask the server."""
+        from csr_qdrant.stores.server import ServerStore
+        from csr_qdrant.stores.server_errors import server_errors
+
+        with server_errors(self.name, os.environ.get(KEY_VARIABLE)):
+            if not self.client.collection_exists(self.collection):
+                return None
+        store = ServerStore.open(self.client, self.collection)
+        metadata = store.metadata()
+        return Existing(Identity.from_metadata(metadata, self.name), store.schema, metadata)
+
+    def own_encoder(self) -> Encoder | None:
+        """A server keeps no encoder."""
+        return None
+
+    def open(self, encoder: Encoder | None, embedder: "Embedder | None" = None) -> Collection:
+        """Open the collection with `encoder`."""
+        if encoder is None:
+            raise ConfigError(f"{self.name} keeps no encoder: pass --encoder, its folder")
+        return Collection.open_on(self.client, self.collection, encoder, embedder)
+
+    def create(self, plan: Plan, embedder: "Embedder | None" = None) -> Collection:
+        """Make the collection."""
+        return Collection.create_on(
+            self.client,
+            self.collection,
+            plan.encoder,
+            k=plan.k,
+            keep_dense=plan.keep_dense,
+            datatype=plan.datatype,
+            embedder=embedder,
+            shards=plan.shards,
+            replicas=plan.replicas,
+        )
+
+    def delete(self) -> None:
+        """Delete the collection on the server; refused for one that csr-qdrant did not make."""
+        from csr_qdrant.stores.server_errors import server_errors
+
+        if self.existing() is None:
+            raise CsrError(f"there is no {self.name}: nothing was deleted")
+        with server_errors(self.name, os.environ.get(KEY_VARIABLE)):
+            self.client.delete_collection(self.collection)
+
+    def sizes(self, collection: Collection) -> "DiskSizes | None":
+        """A server does not tell."""
+        return None
+
+    def close(self) -> None:
+        """Close the connection, if there was one."""
+        if "client" in vars(self):
+            self.client.close()
