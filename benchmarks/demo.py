@@ -4,7 +4,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -13,6 +13,7 @@ import typer
 
 from csr_qdrant.benchmarks.compare import Measured, compare
 from csr_qdrant.benchmarks.csr_system import CsrSystem
+from csr_qdrant.benchmarks.demo_config import KS, DemoConfig
 from csr_qdrant.benchmarks.nave import Nave
 from csr_qdrant.benchmarks.nave_task import EMBEDDER, embed, nave_task, train_pairs
 from csr_qdrant.benchmarks.record import RESULTS, report, write_record
@@ -23,7 +24,7 @@ from csr_qdrant.encoder import Encoder
 from csr_qdrant.indexing import IndexConfig, Indexed, index_source
 from csr_qdrant.sources import open_source
 from csr_qdrant.stores.base import Hit
-from csr_qdrant.trainer import Listeners, TrainConfig, fit
+from csr_qdrant.trainer import Listeners, fit
 from csr_qdrant.trainer.adapter import adapt, learn_adapter
 
 EXAMPLES = (
@@ -31,34 +32,9 @@ EXAMPLES = (
     "be kind to strangers and travellers",
     "the wisdom of Solomon",
 )
-KS = (8, 16, 32)
 CANDIDATES = 100
 
 Step = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoConfig:
-    """Settings of the demonstration."""
-
-    minutes: float = field(
-        default=1.2, metadata={"help": "Training time of each of the two encoders."}
-    )
-    quick: bool = field(
-        default=False, metadata={"help": "A few steps and queries only: shows that it runs."}
-    )
-    seed: int = field(default=0, metadata={"help": "Seed of the training."})
-
-    @property
-    def queries(self) -> int | None:
-        """Number of test queries to measure; None: all."""
-        return 200 if self.quick else None
-
-    def training(self) -> TrainConfig:
-        """Return the settings of both trainings."""
-        if self.quick:
-            return TrainConfig(k=KS, steps=20, adapter_steps=20, seed=self.seed)
-        return TrainConfig(k=KS, minutes=self.minutes, seed=self.seed)
 
 
 class Answer(NamedTuple):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from csr_qdrant.benchmarks.demo import DemoConfig
+from csr_qdrant.benchmarks.demo_config import DemoConfig
 from csr_qdrant.cli.options import AsJson, Overwrite, configured
 from csr_qdrant.cli.output import Output, table
 from csr_qdrant.errors import ConfigError
