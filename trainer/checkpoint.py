@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,9 +17,11 @@ from torch import Tensor
 from csr_qdrant.atomic import replaced_file
 from csr_qdrant.errors import CsrError
 from csr_qdrant.trainer.config import TrainConfig
-from csr_qdrant.trainer.data import Array
+from csr_qdrant.trainer.data import Array, spread
 
 FORMAT = "csr_qdrant.checkpoint/1"
+SAMPLED_ROWS = 256  # of the vectors, that tell whether they are the same
+FREE = {"checkpoint_seconds"}  # settings that may change between a run and its continuation
 
 
 class Checkpoint(NamedTuple):
@@ -31,29 +34,43 @@ class Checkpoint(NamedTuple):
 
 
 def run_identity(config: TrainConfig, arrays: Mapping[str, Array | None]) -> str:
-    """Return a hash of the settings and of the data (shape, type and 64 rows of each array)."""
-    digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
+    """Return a hash of the settings and of the data.
+
+    Of each array: shape, type, and all of it if it is one-dimensional, otherwise 256 rows.
+    """
+    settings = {name: value for name, value in asdict(config).items() if name not in FREE}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, array in arrays.items():
         if array is not None:
             digest.update(f"{name} {array.shape} {array.dtype}".encode())
-            rows = np.linspace(0, len(array) - 1, min(len(array), 64)).astype(np.int64)
-            digest.update(np.ascontiguousarray(array[rows]).tobytes())
+            part = array if array.ndim == 1 else array[spread(len(array), SAMPLED_ROWS)]
+            digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()
 
 
 def write_checkpoint(path: Path, identity: str, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint`, whole or not at all."""
-    progress = {"step": checkpoint.step, "elapsed_s": checkpoint.elapsed_s}
-    metadata = {
-        "format": FORMAT,
-        "identity": identity,
-        "progress": json.dumps(progress | {"validations": checkpoint.validations}),
-    }
+    """Write `checkpoint`, whole or not at all; CsrError if that is impossible."""
+    progress = json.dumps(
+        {
+            "step": checkpoint.step,
+            "elapsed_s": checkpoint.elapsed_s,
+            "validations": checkpoint.validations,
+        }
+    )
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()
     }
-    with replaced_file(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+    metadata = {
+        "format": FORMAT,
+        "identity": identity,
+        "progress": progress,
+        "checksum": _checksum(progress, tensors),
+    }
+    try:
+        with replaced_file(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
+    except (OSError, SafetensorError) as error:
+        raise CsrError(f"checkpoint {path} cannot be written: {error}") from error
 
 
 def read_checkpoint(path: Path, identity: str, device: torch.device) -> Checkpoint | None:
@@ -64,12 +81,13 @@ def read_checkpoint(path: Path, identity: str, device: torch.device) -> Checkpoi
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if metadata.get("format") != FORMAT:
             raise ValueError("it was not written by this release")
-        progress = json.loads(metadata["progress"])
+        if metadata.get("checksum") != _checksum(metadata.get("progress", ""), tensors):
+            raise ValueError("its content does not fit its checksum")
     except (OSError, SafetensorError, ValueError) as error:
         raise CsrError(f"checkpoint {path} cannot be read ({error}): delete it") from None
     if metadata.get("identity") != identity:
@@ -77,4 +95,15 @@ def read_checkpoint(path: Path, identity: str, device: torch.device) -> Checkpoi
             f"checkpoint {path} belongs to a run with other settings or data: finish that run "
             f"with its own settings, or delete the file to start anew"
         )
-    return Checkpoint(tensors, progress["step"], progress["elapsed_s"], progress["validations"])
+    progress = json.loads(metadata["progress"])
+    moved = {name: tensor.to(device) for name, tensor in tensors.items()}
+    return Checkpoint(moved, progress["step"], progress["elapsed_s"], progress["validations"])
+
+
+def _checksum(progress: str, tensors: Mapping[str, Tensor]) -> str:
+    """Return a CRC of everything that a run takes up, as text."""
+    crc = zlib.crc32(progress.encode())
+    for name in sorted(tensors):
+        crc = zlib.crc32(f"{name} {tensors[name].shape}".encode(), crc)
+        crc = zlib.crc32(tensors[name].numpy().data, crc)
+    return f"{crc:08x}"

@@ -96,6 +96,7 @@ _WEIGHTS = (
     "adapter_lr",
     "held_out",
     "checkpoint_seconds",
+    "seed",
 )
 
 

@@ -3,20 +3,27 @@
 import math
 import time
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.encoding_torch import checked_device
-from csr_qdrant.errors import CsrError
-from csr_qdrant.trainer.checkpoint import read_checkpoint, run_identity, write_checkpoint
+from csr_qdrant.errors import ConfigError
+from csr_qdrant.trainer.checkpoint import (
+    Checkpoint,
+    read_checkpoint,
+    run_identity,
+    write_checkpoint,
+)
 from csr_qdrant.trainer.config import TrainConfig
 from csr_qdrant.trainer.data import Array, check_vectors, prefetched
-from csr_qdrant.trainer.objective import TorchBatch, objective
+from csr_qdrant.trainer.objective import Outcome, TorchBatch, objective
 from csr_qdrant.trainer.reports import Listeners, StepReport
-from csr_qdrant.trainer.run import Run
+from csr_qdrant.trainer.run import Run, diverged
 from csr_qdrant.trainer.supervision import Labels, Pairs
 
 REPORT_EVERY = 10  # steps; reading a loss waits for the device
@@ -51,19 +58,22 @@ def fit(
     Raises:
         CsrError: unusable vectors or supervision, a foreign checkpoint, a loss that is not finite.
     """
-    config = config or TrainConfig()
+    started = time.perf_counter()
+    config, vectors = config or TrainConfig(), np.asarray(vectors)
     check_vectors(vectors)
+    if labels is not None and pairs is not None:
+        raise ConfigError("labels and pairs cannot be learned together: give one of them")
     if pairs is not None:
         pairs.check(vectors)
     given = None if labels is None else Labels.of(labels, len(vectors))
-    run = Run.prepare(vectors, config, given, pairs, checked_device(device))
-    path = None if checkpoint is None else Path(checkpoint)
-    identity = run_identity(config, _arrays(vectors, given, pairs))
-    if path is not None:
-        saved = read_checkpoint(path, identity, run.device)
-        if saved is not None:
-            run.restore(saved)
-    _train(run, listeners or Listeners(), path, identity)
+    keeper = Keeper(
+        None if checkpoint is None else Path(checkpoint),
+        run_identity(config, _arrays(vectors, given, pairs)),
+        config.checkpoint_seconds,
+    )
+    on = checked_device(device)
+    run = Run.prepare(vectors, config, given, pairs, on, keeper.read(on))
+    _train(run, listeners or Listeners(), keeper, started)
     return run.encoder(info or {})
 
 
@@ -75,23 +85,48 @@ def _arrays(vectors: Array, labels: Labels | None, pairs: Pairs | None) -> dict[
     return {"vectors": vectors, **supervision}
 
 
-def _train(run: Run, listeners: Listeners, checkpoint: Path | None, identity: str) -> None:
-    saved_at = last = time.perf_counter()
-    with closing(prefetched(run.sampler.at, run.step)) as batches:
-        while run.progress < 1:
-            report = _one_step(run, run.on_device(next(batches)))
-            if report is not None:
-                listeners.on_step(report)
-            now = time.perf_counter()
-            run.elapsed_s, last = run.elapsed_s + now - last, now
-            if run.step % run.config.validate_every == 0 or run.progress >= 1:
-                _validate(run, listeners)
-                last = time.perf_counter()
-            if checkpoint is not None and now - saved_at >= run.config.checkpoint_seconds:
-                write_checkpoint(checkpoint, identity, run.checkpoint())
-                saved_at = last = time.perf_counter()
-    if checkpoint is not None:
-        write_checkpoint(checkpoint, identity, run.checkpoint())
+@dataclass
+class Keeper:
+    """Reads and writes the checkpoint of a run, if one is asked for."""
+
+    path: Path | None
+    identity: str
+    seconds: float  # between checkpoints
+    saved_at: float = field(default_factory=time.perf_counter)
+
+    def read(self, device: torch.device) -> Checkpoint | None:
+        """Return the checkpoint to go on from, or None."""
+        return None if self.path is None else read_checkpoint(self.path, self.identity, device)
+
+    def save(self, run: Run, *, now: bool = True) -> None:
+        """Write a checkpoint; without `now`, only if it is time for one."""
+        if self.path is None or not (now or time.perf_counter() - self.saved_at >= self.seconds):
+            return
+        run.check_finite()
+        write_checkpoint(self.path, self.identity, run.checkpoint())
+        self.saved_at = time.perf_counter()
+
+
+def _train(run: Run, listeners: Listeners, keeper: Keeper, started: float) -> None:
+    began = started - run.elapsed_s
+    run.elapsed_s = time.perf_counter() - began
+    if not run.step:
+        keeper.save(run)  # an unwritable path shows now, and the adapter is not learned twice
+        run.check_budget()
+    try:
+        with closing(prefetched(run.sampler.at, run.step)) as batches:
+            while not _validated(run, listeners):
+                report = _one_step(run, run.on_device(next(batches)))
+                run.elapsed_s = time.perf_counter() - began
+                if report is not None:
+                    listeners.on_step(report)
+                keeper.save(run, now=False)
+    except KeyboardInterrupt:
+        if run.whole:
+            keeper.save(run)
+        raise
+    run.check_finite()
+    keeper.save(run)
 
 
 def _one_step(run: Run, batch: TorchBatch) -> StepReport | None:
@@ -106,18 +141,21 @@ def _one_step(run: Run, batch: TorchBatch) -> StepReport | None:
     reported = run.step % REPORT_EVERY == 0
     loss = float(outcome.loss.detach()) if reported else 0.0
     if not math.isfinite(loss):
-        raise CsrError(
-            f"the loss is {loss} at step {run.step}: lower --lr "
-            f"(now {config.lr}); the last checkpoint is kept"
-        )
-    run.optimiser.step()
-    run.since_active += 1
-    run.since_active[outcome.active.latents[outcome.active.values > 0]] = 0
-    run.step += 1
+        raise diverged(config, run.step)
+    _update(run, outcome)
     if not reported:
         return None
     terms = {name: float(term) for name, term in outcome.terms.items()}
     return StepReport(run.step, run.progress, loss, terms, len(dead), lr)
+
+
+def _update(run: Run, outcome: Outcome) -> None:
+    run.whole = False
+    run.optimiser.step()
+    run.since_active += 1
+    run.since_active[outcome.active.latents[outcome.active.values > 0]] = 0
+    run.step += 1
+    run.whole = True
 
 
 def learning_rate(config: TrainConfig, progress: float) -> float:
@@ -128,9 +166,16 @@ def learning_rate(config: TrainConfig, progress: float) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * over))
 
 
-def _validate(run: Run, listeners: Listeners) -> None:
-    if run.validator is None:
-        return
-    measured = run.validator.measure(run.model, tuple(sorted(run.config.k)), run.step)
-    run.validations.append(measured.to_json())
-    listeners.on_validation(measured)
+def _validated(run: Run, listeners: Listeners) -> bool:
+    """Validate if it is time to, and tell whether the run is over.
+
+    What a checkpoint of this step already holds is not measured again.
+    """
+    over = run.progress >= 1
+    done = bool(run.validations) and run.validations[-1]["step"] == run.step
+    due = over or (run.step > 0 and run.step % run.config.validate_every == 0)
+    if run.validator is not None and due and not done:
+        measured = run.validator.measure(run.model, tuple(sorted(run.config.k)), run.step)
+        run.validations.append(measured.to_json())
+        listeners.on_validation(measured)
+    return over

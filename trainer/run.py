@@ -1,5 +1,6 @@
 """The state of one training run: how it is prepared, kept, taken up again and finished."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from csr_qdrant.encoder import Encoder
+from csr_qdrant.errors import CsrError
 from csr_qdrant.trainer.adapter import learn_adapter
 from csr_qdrant.trainer.checkpoint import Checkpoint
 from csr_qdrant.trainer.config import TrainConfig
@@ -38,6 +40,7 @@ class Run:
     step: int = 0
     elapsed_s: float = 0.0
     validations: list[dict[str, Any]] = field(default_factory=list)
+    whole: bool = True  # False while a step changes the state
 
     @classmethod
     def prepare(
@@ -47,26 +50,27 @@ class Run:
         labels: Labels | None,
         pairs: Pairs | None,
         device: torch.device,
+        saved: Checkpoint | None = None,
     ) -> "Run":
-        """Return a run before its first step: data split, adapter learned, model initialised."""
-        d = vectors.shape[1]
-        h = config.hidden_size(d)
+        """Return a run before its first step, or where `saved` left it.
+
+        What takes time to find, the adapter and the scale, is taken from `saved` too.
+        """
+        kept: Mapping[str, Tensor] = saved.tensors if saved else {}
+        d, h = vectors.shape[1], config.hidden_size(vectors.shape[1])
         split = Split.random(len(vectors), config.held_out, config.seed)
-        adapter = None
-        if pairs is not None and config.adapter_steps:
+        adapter = kept.get("adapter")
+        if pairs is not None and config.adapter_steps and adapter is None:
             adapter = learn_adapter(vectors, pairs, config, device)
-        scale = typical_norm(vectors)
+        scale = float(kept["scale"]) if saved else typical_norm(vectors)
         model = Autoencoder(d, h, torch.Generator().manual_seed(config.seed)).to(device)
-        optimiser = torch.optim.AdamW(
-            model.parameters(),
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-            fused=device.type in ("cpu", "cuda"),
-        )
         batches = sampler(vectors, split, labels, pairs, config.batch_size, config.seed)
         since = torch.zeros(h, dtype=torch.int64, device=device)
+        optimiser = _optimiser(model, config, device)
         run = cls(config, device, batches, scale, adapter, None, model, optimiser, since)
         run.validator = run._validator(vectors, split)
+        if saved is not None:
+            run.restore(saved)
         return run
 
     def _validator(self, vectors: Array, split: Split) -> Validator | None:
@@ -108,6 +112,9 @@ class Run:
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{key}": value for key, value in state.items()}
         tensors["since_active"] = self.since_active
+        tensors["scale"] = torch.tensor(self.scale, dtype=torch.float64)
+        if self.adapter is not None:
+            tensors["adapter"] = self.adapter
         return Checkpoint(tensors, self.step, self.elapsed_s, self.validations)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -124,6 +131,18 @@ class Run:
         self.since_active = tensors["since_active"]
         self.step, self.elapsed_s = checkpoint.step, checkpoint.elapsed_s
         self.validations = list(checkpoint.validations)
+
+    def check_budget(self) -> None:
+        """Raise CsrError if preparing took all the minutes that there are."""
+        if self.progress >= 1:
+            raise CsrError(
+                f"preparing took all of the {self.config.minutes} minutes: give more of them"
+            )
+
+    def check_finite(self) -> None:
+        """Raise CsrError if the weights are not finite, so that they are never kept."""
+        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            raise diverged(self.config, self.step)
 
     def encoder(self, info: dict[str, Any]) -> Encoder:
         """Return the trained encoder, of unscaled vectors and with the adapter folded in."""
@@ -143,3 +162,20 @@ class Run:
             },
         )
         return encoder if self.adapter is None else folded(encoder, self.adapter)
+
+
+def _optimiser(model: Autoencoder, config: TrainConfig, device: torch.device) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        model.parameters(),
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+    )
+
+
+def diverged(config: TrainConfig, step: int) -> CsrError:
+    """Return the error of a run whose loss or weights are no longer finite."""
+    return CsrError(
+        f"training diverged: the loss is not finite at step {step}; lower lr (now {config.lr}) "
+        f"and start anew"
+    )

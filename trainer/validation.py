@@ -1,5 +1,6 @@
 """Held-out measures of a half-trained encoder: what Qdrant's user will get, and pay."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,7 +11,8 @@ from torch.nn import functional as F
 from csr_qdrant.trainer.model import Active, Autoencoder, densify
 
 NEIGHBOURS = 10
-BLOCK = 2048
+BLOCK = 1024  # rows at once
+TIE = 1e-5  # cosines closer than that are equal: they are computed in two orders of summation
 
 
 class AtK(NamedTuple):
@@ -38,62 +40,88 @@ class Validation(NamedTuple):
 
 @dataclass(frozen=True)
 class Validator:
-    """Held-out queries, a sample of documents, and the dense neighbours among them."""
+    """Held-out queries, a sample of documents, and how near the dense neighbours among them are."""
 
     queries: Tensor  # (m, d)
     documents: Tensor  # (n, d)
-    neighbours: Tensor  # (m, 10)
+    needed: Tensor  # (m,) cosine of the tenth neighbour, or of the last if there are fewer
 
     @classmethod
     def of(cls, queries: Tensor, documents: Tensor) -> "Validator":
-        """Find the dense neighbours by cosine, blockwise."""
-        similar = F.normalize(queries, dim=1) @ F.normalize(documents, dim=1).T
-        neighbours = similar.topk(min(NEIGHBOURS, len(documents)), dim=1).indices
-        return cls(queries, documents, neighbours)
+        """Find the dense neighbours by cosine."""
+        unit, wanted = F.normalize(documents, dim=1), min(NEIGHBOURS, len(documents))
+        needed = [
+            (F.normalize(block, dim=1) @ unit.T).topk(wanted, dim=1).values[:, -1]
+            for block in _blocks(queries)
+        ]
+        return cls(queries, documents, torch.cat(needed))
 
     @torch.no_grad()
     def measure(self, model: Autoencoder, ks: tuple[int, ...], step: int) -> Validation:
         """Measure `model` at each k."""
-        most = max(ks)
-        queries, documents = (
-            _encode(model, self.queries, most),
-            _encode(model, self.documents, most),
-        )
-        h = len(model.latent_bias)
+        queries = _encode(model, self.queries, max(ks))
+        documents = _encode(model, self.documents, max(ks))
         at = tuple(self._at(model, queries.first(k), documents.first(k), k) for k in ks)
-        dead = float((_usage(documents, h) == 0).float().mean())
-        return Validation(step, dead, at)
+        unused = _usage(documents, len(model.latent_bias)) == 0
+        return Validation(step, float(unused.float().mean()), at)
 
     def _at(self, model: Autoencoder, queries: Active, documents: Active, k: int) -> AtK:
         h = len(model.latent_bias)
         lists = _usage(documents, h) / len(documents.values)  # share of documents in each list
         touched = _usage(queries, h) / len(queries.values)
-        error = (model.decode(queries) - self.queries).square().sum()
-        variance = (self.queries - self.queries.mean(0)).square().sum()
         return AtK(
             k,
             self._recall(queries, documents, h),
-            float(error / variance),
+            self._fvu(model, queries),
             float((lists * touched).sum()),
             float(lists.max()),
         )
 
+    def _fvu(self, model: Autoencoder, queries: Active) -> float:
+        """Squared error over squared distance from the documents' mean."""
+        error = sum(
+            float((model.decode(codes) - x).square().sum())
+            for codes, x in zip(_parts(queries), _blocks(self.queries), strict=True)
+        )
+        variance = float((self.queries - self.documents.mean(0)).square().sum())
+        return error / max(variance, 1e-12)
+
     def _recall(self, queries: Active, documents: Active, h: int) -> float:
-        asked = F.normalize(densify(queries, h), dim=1)
-        scores = [
-            asked @ F.normalize(densify(Active(latents, values), h), dim=1).T
-            for latents, values in zip(
-                documents.latents.split(BLOCK), documents.values.split(BLOCK), strict=True
-            )
-        ]
-        found = torch.cat(scores, 1).topk(self.neighbours.shape[1], dim=1).indices
-        shared = (found[:, :, None] == self.neighbours[:, None, :]).any(2)
-        return float(shared.float().mean())
+        """Share of the ten best by codes that are as near as the tenth neighbour.
+
+        Rows that tie with it are as good as it; rows that share no latent are not found at all.
+        """
+        hits = 0
+        for codes, x, needed in zip(
+            _parts(queries), _blocks(self.queries), _blocks(self.needed), strict=True
+        ):
+            scores = _cosines(codes, documents, h)
+            best = scores.topk(min(NEIGHBOURS, scores.shape[1]), dim=1)
+            near = F.cosine_similarity(x[:, None], self.documents[best.indices], dim=2)
+            good = (near >= needed[:, None] - TIE) & (best.values > 0)
+            hits += int(good.sum())
+        return hits / (len(self.queries) * min(NEIGHBOURS, len(self.documents)))
+
+
+def _cosines(queries: Active, documents: Active, h: int) -> Tensor:
+    """Return the cosines of codes, (m, n), at no more than `BLOCK` dense codes a time."""
+    asked = densify(queries.normalised(), h)
+    parts = [asked @ densify(part.normalised(), h).T for part in _parts(documents)]
+    return torch.cat(parts, 1)
 
 
 def _encode(model: Autoencoder, x: Tensor, k: int) -> Active:
-    parts = [model.active(model.pre_activations(block), k) for block in x.split(BLOCK)]
+    parts = [model.active(model.pre_activations(block), k) for block in _blocks(x)]
     return Active(torch.cat([p.latents for p in parts]), torch.cat([p.values for p in parts]))
+
+
+def _blocks(rows: Tensor) -> tuple[Tensor, ...]:
+    blocks: tuple[Tensor, ...] = torch.split(rows, BLOCK)
+    return blocks
+
+
+def _parts(active: Active) -> Iterator[Active]:
+    return map(Active, _blocks(active.latents), _blocks(active.values))
 
 
 def _usage(active: Active, h: int) -> Tensor:
