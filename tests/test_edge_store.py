@@ -171,6 +171,22 @@ def test_a_failed_creation_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_put_beside_a_new_collection_appears_with_it_or_not_at_all(tmp_path: Path) -> None:
+    def fill(folder: Path) -> None:
+        assert not (tmp_path / "x").exists()
+        (folder / "encoder").mkdir()
+
+    EdgeStore.create(tmp_path / "x", SCHEMA, fill=fill).close()
+    assert (tmp_path / "x" / "encoder").is_dir()
+
+    def fail(folder: Path) -> None:
+        raise CsrError("no encoder")
+
+    with pytest.raises(CsrError, match="no encoder"):
+        EdgeStore.create(tmp_path / "y", SCHEMA, fill=fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
 # --- refusals -----------------------------------------------------------------------------------
 
 

@@ -34,7 +34,8 @@ class Schema:
             raise ConfigError("codes and dense vectors need two different, non-empty vector names")
 
 
-class PointBatch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class PointBatch:
     """Points to write; ids repeated within a batch are the caller's mistake."""
 
     ids: Sequence[PointId]

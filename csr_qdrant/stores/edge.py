@@ -7,7 +7,7 @@ Edge is in beta; nothing else in this package imports it, apart from conversions
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -56,10 +56,16 @@ class EdgeStore:
 
     @classmethod
     def create(
-        cls, folder: str | Path, schema: Schema, metadata: Mapping[str, Any] | None = None
+        cls,
+        folder: str | Path,
+        schema: Schema,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        fill: Callable[[Path], object] | None = None,
     ) -> Self:
         """Make an empty collection in `folder`, which appears whole or not at all.
 
+        `fill` is given the folder while it still has another name, to put more into it.
         Raises ConfigError if `folder` exists.
         """
         path = Path(folder)
@@ -70,6 +76,8 @@ class EdgeStore:
             shard.flush()
             shard.close()
             write_description(temporary, schema, dict(metadata or {}))
+            if fill is not None:
+                fill(temporary)
         return cls.open(path)
 
     @classmethod

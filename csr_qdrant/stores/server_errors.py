@@ -83,7 +83,7 @@ def server_errors(location: str, secret: str | None = None) -> Iterator[None]:
         yield
     except CsrError:
         raise
-    except (ApiException, QdrantException, ValueError, NotImplementedError) as error:
+    except (ApiException, QdrantException, ValueError, AssertionError) as error:
         raise CsrError(_hide(_explain(error, location), secret)) from None
     except Exception as error:
         if _grpc_code(error) is None:
@@ -98,7 +98,13 @@ def _explain(error: Exception, location: str) -> str:
         return _explain_transport(error.source, location)
     if isinstance(error, QdrantException):
         return _explain_status(429, str(error), location)
+    if isinstance(error, AssertionError):  # the client's way to miss a field in an answer
+        return _foreign(location)
     return f"{location}: {_one_line(str(error))}"
+
+
+def _foreign(location: str) -> str:
+    return f"{location}: the answer is not one of a Qdrant server: check the URL"
 
 
 def _explain_status(status: int, message: str, location: str) -> str:
@@ -129,7 +135,9 @@ def _explain_transport(error: BaseException, location: str) -> str:
             f"{location}: cannot reach the server ({_one_line(str(error))}): "
             "check the URL and that the server runs"
         )
-    return f"{location}: the answer is not one of a Qdrant server: check the URL"
+    if isinstance(error, ValueError):  # no JSON, or not the expected one
+        return _foreign(location)
+    return f"{location}: {_one_line(str(error))}"
 
 
 def _explain_grpc(error: BaseException, location: str) -> str:
