@@ -17,6 +17,8 @@ from csr_qdrant.stores.base import Datatype, Json, Schema
 if TYPE_CHECKING:
     from csr_qdrant.embedders import Embedder
     from csr_qdrant.stores.disk import DiskSizes
+    from csr_qdrant.stores.edge import EdgeStore
+    from csr_qdrant.stores.server import ServerStore
 
 KEY_VARIABLE = "QDRANT_API_KEY"
 URL_VARIABLE = "QDRANT_URL"
@@ -90,8 +92,11 @@ class Place(Protocol):
     def delete(self) -> None:
         """Delete the collection and all its points."""
 
-    def sizes(self, collection: Collection) -> "DiskSizes | None":
-        """Return the bytes on disk, None where they cannot be measured from here."""
+    def open_store(self) -> Any:
+        """Open the collection's store alone, which needs no encoder."""
+
+    def sizes(self, store: Any) -> "DiskSizes | None":
+        """Return the bytes of an open store on disk, None where they cannot be measured."""
 
     def close(self) -> None:
         """Release connections."""
@@ -161,15 +166,18 @@ class FolderPlace:
 
     def delete(self) -> None:
         """Remove the folder, unless another process has it open."""
-        from csr_qdrant.stores.edge import EdgeStore
-
-        EdgeStore.open(self.folder).close()
+        self.open_store().close()
         shutil.rmtree(self.folder)
 
-    def sizes(self, collection: Collection) -> "DiskSizes | None":
+    def open_store(self) -> "EdgeStore":
+        """Open the folder."""
+        from csr_qdrant.stores.edge import EdgeStore
+
+        return EdgeStore.open(self.folder)
+
+    def sizes(self, store: "EdgeStore") -> "DiskSizes | None":
         """Measure the folder."""
-        sizes: DiskSizes = collection.store.sizes()  # type: ignore[attr-defined]
-        return sizes
+        return store.sizes()
 
     def close(self) -> None:
         """Nothing is held."""
@@ -204,13 +212,12 @@ class ServerPlace:
 
     def existing(self) -> Existing | None:
         """Ask the server."""
-        from csr_qdrant.stores.server import ServerStore
         from csr_qdrant.stores.server_errors import server_errors
 
         with server_errors(self.name, os.environ.get(KEY_VARIABLE)):
             if not self.client.collection_exists(self.collection):
                 return None
-        store = ServerStore.open(self.client, self.collection)
+        store = self.open_store()
         metadata = store.metadata()
         return Existing(Identity.from_metadata(metadata, self.name), store.schema, metadata)
 
@@ -247,7 +254,13 @@ class ServerPlace:
         with server_errors(self.name, os.environ.get(KEY_VARIABLE)):
             self.client.delete_collection(self.collection)
 
-    def sizes(self, collection: Collection) -> "DiskSizes | None":
+    def open_store(self) -> "ServerStore":
+        """Open the collection."""
+        from csr_qdrant.stores.server import ServerStore
+
+        return ServerStore.open(self.client, self.collection)
+
+    def sizes(self, store: Any) -> "DiskSizes | None":
         """A server does not tell."""
         return None
 
