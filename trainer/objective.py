@@ -84,6 +84,8 @@ def objective(
 
 def _similarity_terms(codes: Tensor, batch: TorchBatch, config: TrainConfig) -> dict[str, Tensor]:
     """Return the terms that need the Gram matrix of normalised codes, (B, h)."""
+    if len(codes) < 2:  # a row alone is like no other
+        return {}
     supervised = batch.labels is not None or batch.matches is not None
     if not (config.contrastive or config.distillation or (supervised and config.supervised)):
         return {}
