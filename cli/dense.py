@@ -1,6 +1,7 @@
 """Vectors of any source in one array on disk, written so that a killed run goes on."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -69,6 +70,8 @@ def write_dense(
             file.write(np.ascontiguousarray(block, "<f4").data)
             done += len(block)
             on_rows(done)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def remove_dense(path: Path) -> None:

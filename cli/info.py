@@ -53,9 +53,7 @@ def _encoder(folder: Path) -> dict[str, Any]:
         "k": encoder.k,
         "embedder": encoder.embedder,
         "layer_norm": encoder.layer_norm,
-        "weight_bytes": encoder.weight.nbytes
-        + encoder.latent_bias.nbytes
-        + encoder.pre_bias.nbytes,
+        "weight_bytes": sum(array.nbytes for array in arrays),
         "data": known.get("data"),
         "training": known.get("training"),
         "steps": known.get("steps"),
