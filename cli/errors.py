@@ -61,8 +61,7 @@ def reported() -> Iterator[None]:
         if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
             traceback.print_exception(error)
         failure = explain(error)
-        if isinstance(error, BrokenPipeError):
-            _silence_stdout()
+        _give_up_stdout()
         if failure.sentence is not None:
             typer.echo(f"Error: {failure.sentence}", err=True)
         raise typer.Exit(failure.exit_code) from error
@@ -99,7 +98,11 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _silence_stdout() -> None:
-    """Point stdout to nowhere, so that the interpreter's last flush cannot fail again."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+def _give_up_stdout() -> None:
+    """Point stdout to nowhere if it takes nothing, or the interpreter's last flush fails too."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -43,12 +43,21 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside(tmp_path: Path) -> Non
 def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
     path = tmp_path / "f.txt"
     path.write_text("old")
-    with path.open() as still_open, replaced_file(path) as temporary:
-        temporary.write_text("new")
-        assert path.read_text() == "old"
-    with path.open() as file:
-        assert file.read() == "new"
-    assert still_open.closed
+    with path.open() as reader:
+        with replaced_file(path) as temporary:
+            temporary.write_text("new")
+            assert path.read_text() == "old"
+        assert reader.read() == "old"  # who reads meanwhile sees the old file, never a mixture
+    assert path.read_text() == "new"
+
+
+def test_what_an_earlier_process_of_the_same_number_left_is_not_mixed_in(tmp_path: Path) -> None:
+    left = tmp_path / f".enc.partial-{os.getpid()}"
+    left.mkdir()
+    (left / "stale").write_text("x")
+    with replaced_folder(tmp_path / "enc") as temporary:
+        (temporary / "a").write_text("1")
+    assert names(tmp_path / "enc") == ["a"]
 
 
 def test_a_block_that_writes_nothing_changes_nothing(tmp_path: Path) -> None:

@@ -25,14 +25,22 @@ def script(folder: Path, body: str) -> list[str]:
     return [sys.executable, str(path)]
 
 
+# As users run it: what is written waits in a buffer.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+ONE = "Output().result({}, 'one line')"
+RAW = "[sys.stdout.write('x' * 100 + chr(10)) for _ in range(20_000)]"
 MANY = "[Output().row({}, 'x' * 100) for _ in range(20_000)]"
 TABLES = "[Output().row({}, table(['x' * 100], [])) for _ in range(20_000)]"
 
 
-@pytest.mark.parametrize("body", [MANY, TABLES])
+@pytest.mark.parametrize("body", [MANY, TABLES, RAW])
 def test_a_closed_pipe_ends_the_command_quietly(tmp_path: Path, body: str) -> None:
     writer = subprocess.Popen(
-        script(tmp_path, body), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        script(tmp_path, body),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=BUFFERED,
     )
     assert writer.stdout is not None
     assert "x" * 100 in writer.stdout.readline() + writer.stdout.readline()
@@ -44,11 +52,16 @@ def test_a_closed_pipe_ends_the_command_quietly(tmp_path: Path, body: str) -> No
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("body", [MANY, "Output().result({}, 'one line')"])
+@pytest.mark.parametrize("body", [MANY, ONE, "sys.stdout.write('unflushed')"])
 def test_a_full_disk_behind_stdout_is_one_sentence(tmp_path: Path, body: str) -> None:
     with Path("/dev/full").open("w") as full:
         ran = subprocess.run(
-            script(tmp_path, body), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            script(tmp_path, body),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env=BUFFERED,
         )
     sentence = "Error: disk full: free some space and run the same command again\n"
     assert (ran.returncode, ran.stderr) == (1, sentence)
