@@ -28,7 +28,7 @@ from csr_qdrant.stores.edge_folder import plain_errors, read_description, write_
 from csr_qdrant.stores.edge_points import (
     bytes_to_write,
     engine_points,
-    hit,
+    hits,
     known_ids,
     plain_id,
     stored_point,
@@ -140,7 +140,7 @@ class EdgeStore:
                 found = [shard.query(queries[0])]
             else:
                 found = shard.query_batch(engine.QueryBatchRequest(queries)) if queries else []
-        return [[hit(point) for point in hits] for hits in found]
+        return [hits(points) for points in found]
 
     def delete(self, ids: Sequence[PointId]) -> None:
         """Delete points; unknown ids are ignored."""

@@ -53,6 +53,8 @@ def plain_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise CsrError(f"cannot write to {folder}: {os.strerror(error.errno or 0)}") from error
     except Exception as error:
+        if type(error) not in (Exception, ValueError):  # the engine's; others are our own mistakes
+            raise
         raise CsrError(_explain(str(error), folder)) from error
     except BaseException as error:
         # A Rust panic arrives as pyo3's PanicException, which is no Exception.
