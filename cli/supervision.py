@@ -163,8 +163,8 @@ def _rows_of(source: Source, wanted: set[str], file: Path, what: str) -> dict[st
                 rows[name] = row
     if missing := sorted(wanted - rows.keys()):
         raise CsrError(
-            f"{file} names {len(missing):,} {what} that {source.name} does not hold, "
-            f"{missing[0]!r} for example: check that the ids of both are the same"
+            f"{file} names {what} that {source.name} does not hold ({len(missing):,} of "
+            f"{len(wanted):,}, {missing[0]!r} for example): check that the ids of both are the same"
         )
     return rows
 

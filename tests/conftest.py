@@ -1,10 +1,11 @@
 """Fixtures that several rooms' tests share."""
 
+import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -12,6 +13,8 @@ from csr_qdrant.stores.base import Schema, Store
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
+
+    from csr_qdrant.encoder import Encoder
 
 MakeStore = Callable[..., Store]
 
@@ -66,3 +69,57 @@ def _client(client: "QdrantClient") -> Iterator[MakeStore]:
     for name in names:  # only what this test made
         client.delete_collection(name)
     client.close()
+
+
+class Ran(NamedTuple):
+    """What a command did."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        """The JSON document on stdout."""
+        assert self.exit_code == 0, self.stderr
+        return json.loads(self.stdout)
+
+    @property
+    def rows(self) -> list[Any]:
+        """The JSON lines on stdout."""
+        assert self.exit_code == 0, self.stderr
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+
+@pytest.fixture
+def csr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """Give a function that runs `csr` with these arguments, in this process and an empty folder."""
+    from typer.testing import CliRunner
+
+    from csr_qdrant.cli.main import app
+
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(("CSR_", "QDRANT_"))]:
+        monkeypatch.delenv(name)
+
+    def run(*arguments: object, stdin: str | bytes | None = None) -> Ran:
+        ran = CliRunner().invoke(app, [str(each) for each in arguments], input=stdin)
+        return Ran(ran.exit_code, ran.stdout, ran.stderr)
+
+    return run
+
+
+@pytest.fixture
+def tiny_encoder() -> "Encoder":
+    """Give an untrained encoder of 8 dimensions, 32 latents and k = 4."""
+    import numpy as np
+
+    from csr_qdrant.encoder import Encoder
+
+    rng = np.random.default_rng(7)
+    return Encoder(
+        weight=rng.normal(size=(32, 8)).astype(np.float32),
+        latent_bias=np.zeros(32, np.float32),
+        pre_bias=np.zeros(8, np.float32),
+        k=4,
+    )
