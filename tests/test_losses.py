@@ -131,15 +131,18 @@ def plain_paired(
 
 
 def plain_auxiliary(model: Autoencoder, x: Tensor, k: int, dead: list[int], k_aux: int) -> Tensor:
-    """nMSE(x̂_aux, x − x̂ + b_pre) with x̂_aux from the dead latents' own TopK and ReLU."""
-    a = plain_pre_activations(model, x)
-    x_hat = plain_codes(a, k) @ model.weight + model.pre_bias
+    """nMSE(x̂_aux, x − x̂ + b_pre) with x̂_aux from the dead latents' own TopK and ReLU.
+
+    As here, b_pre is a constant of this term.
+    """
+    x_hat = plain_codes(plain_pre_activations(model, x), k) @ model.weight + model.pre_bias
     target = (x - x_hat + model.pre_bias).detach()
+    b_pre = model.pre_bias.detach()
+    a = (x - b_pre) @ model.weight.T + model.latent_bias
     mask = torch.zeros_like(a)
     mask[:, dead] = 1
     z = plain_codes(a * mask, min(k_aux, len(dead)))
-    # b_pre is a shift of both sides here, so it gets no gradient from them.
-    x_aux = z @ model.weight + model.pre_bias.detach()
+    x_aux = z @ model.weight + b_pre
     error = ((x_aux - target) ** 2).mean()
     return error / ((target.mean(0) - target) ** 2).mean()
 
@@ -389,11 +392,14 @@ def test_dead_latents_below_zero_are_raised_and_never_pushed_further_down() -> N
     assert (a[:, dead] < 0).all()
     residual = (x - model.decode(model.active(a, k))).detach()
     loss = auxiliary(model, a, residual, dead, 8)
-    (by,) = torch.autograd.grad(loss, a)
+    (by,) = torch.autograd.grad(loss, a, retain_graph=True)
     assert (by[:, dead] <= 0).all()  # descending raises a
     assert (by[:, dead] < 0).any(0).all()
     live = [j for j in range(12) if j not in dead.tolist()]
     assert not by[:, live].any()
+    weight, latent_bias, pre_bias = gradients(loss, model)
+    assert not weight[live].any() and not latent_bias[live].any()
+    assert pre_bias.abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("rows", [1, 2])

@@ -40,7 +40,8 @@ def auxiliary(model: Autoencoder, a: Tensor, residual: Tensor, dead: Tensor, k_a
 
     The normalised MSE of arXiv 2503.01776 (after arXiv 2406.04093, appendix A.2), on dead latents
     only. ReLU would cut off the very latents that it should revive, those with negative
-    pre-activations; here they still get every gradient that raises them.
+    pre-activations; here they still get every gradient that raises them. The bias b_pre gets none
+    from this term: all dead latents at once would drag it, and with it the live latents, away.
 
     Args:
         model: the autoencoder.
@@ -49,7 +50,9 @@ def auxiliary(model: Autoencoder, a: Tensor, residual: Tensor, dead: Tensor, k_a
         dead: indices of dead latents (n,), at least one.
         k_aux: latents used for a row at most.
     """
-    chosen = a.index_select(1, dead)  # (B, n)
+    # Zero, but its gradient by b_pre cancels the one that comes through `a`.
+    shield = model.weight[dead] @ (model.pre_bias - model.pre_bias.detach())
+    chosen = a.index_select(1, dead) + shield  # (B, n)
     if k_aux < len(dead):
         kept = chosen.topk(k_aux, dim=1)
         awake = _awakened(kept.values)
