@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import random
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,8 +32,8 @@ def latencies(
 ) -> dict[str, Latency]:
     """Time each system's calls one at a time, in turn: call i of every system, then i + 1.
 
-    So whatever else the machine does hits all systems alike. The order within a turn rotates,
-    since a call finds the caches as the one before left them. The first `warm_up` turns are made
+    So whatever else the machine does hits all systems alike. Each turn has a random order, since a
+    call finds caches and threads as the one before left them. The first `warm_up` turns are made
     once more beforehand, untimed. All systems need the same number of calls.
     """
     counts = {name: len(own) for name, own in calls.items()}
@@ -43,10 +44,9 @@ def latencies(
         for own in calls.values():
             own[turn]()
     times: dict[str, list[float]] = {name: [] for name in calls}
-    names = list(calls)
+    names, order = list(calls), random.Random(0)
     for turn in range(turns * repeats):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
+        for name in order.sample(names, len(names)):
             call = calls[name][turn % turns]
             started = time.perf_counter()
             call()

@@ -20,12 +20,15 @@ def test_systems_take_turns_query_by_query() -> None:
     def call(name: str, query: int) -> Callable[[], None]:
         return lambda: made.append((name, query))
 
-    calls = {name: [call(name, query) for query in range(3)] for name in "ab"}
+    calls = {name: [call(name, query) for query in range(30)] for name in "abc"}
     found = measure.latencies(calls, warm_up=1, repeats=2)
-    turns = [("a", 0), ("b", 0), ("b", 1), ("a", 1), ("a", 2), ("b", 2)]
-    again = [("b", 0), ("a", 0), ("a", 1), ("b", 1), ("b", 2), ("a", 2)]
-    assert made == [("a", 0), ("b", 0), *turns, *again]
-    assert list(found) == ["a", "b"]
+    assert made[:3] == [("a", 0), ("b", 0), ("c", 0)]
+    turns = [made[at : at + 3] for at in range(3, len(made), 3)]
+    assert [{query for _, query in turn} for turn in turns] == [{i} for i in range(30)] * 2
+    assert all(sorted(name for name, _ in turn) == ["a", "b", "c"] for turn in turns)
+    # Nobody always comes after the same other one.
+    assert len({"".join(name for name, _ in turn) for turn in turns}) == 6
+    assert list(found) == ["a", "b", "c"]
 
 
 def test_latencies_are_in_milliseconds() -> None:
