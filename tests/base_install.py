@@ -3,12 +3,14 @@
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-HEAVY = {"torch", "transformers", "sentence_transformers", "qdrant_client", "wordllama", "scipy"}
-PUBLIC = ("SparseCodes", "Encoder", "Collection")
+LATER = {"torch", "transformers", "sentence_transformers", "qdrant_client", "wordllama", "scipy"}
+CSR = str(Path(sys.executable).with_name("csr"))
 
 
 def check() -> None:
@@ -16,21 +18,44 @@ def check() -> None:
     assert importlib.util.find_spec("torch") is None, "this environment must not hold torch"
     package = importlib.import_module("csr_qdrant")
     assert Path(sys.prefix).resolve() in Path(package.__file__ or "").resolve().parents
-    loaded = HEAVY & sys.modules.keys()
+    loaded = LATER & sys.modules.keys()
     assert not loaded, f"`import csr_qdrant` loaded {loaded}"
-    for name in PUBLIC:
+    for name in ("SparseCodes", "Encoder", "Collection"):
         assert getattr(package, name).__name__ == name
-    _check_command(package.__version__)
+    assert importlib.metadata.version("csr-qdrant") == package.__version__
+    assert csr("--version") == f"csr-qdrant {package.__version__}\n"
+    for command in ("demo", "train", "embed", "index", "query", "info"):
+        assert csr(command, "--help").startswith(f"Usage: csr {command} ")
+    with tempfile.TemporaryDirectory() as folder:
+        _index_and_query(Path(folder))
 
 
-def _check_command(version: str) -> None:
-    command = str(Path(sys.executable).with_name("csr"))
-    for arguments in (["--help"], ["index", "--help"], ["query", "--help"]):
-        shown = subprocess.run([command, *arguments], capture_output=True, text=True, check=True)
-        assert shown.stdout.startswith("Usage: csr"), shown
-    shown = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
-    assert shown.stdout == f"csr-qdrant {version}\n", shown
-    assert importlib.metadata.version("csr-qdrant") == version
+def csr(*arguments: str) -> str:
+    """Run the command and return what it writes to stdout."""
+    ran = subprocess.run([CSR, *arguments], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def _index_and_query(folder: Path) -> None:
+    """Index ready vectors into an embedded collection and find them again."""
+    import numpy as np
+
+    from csr_qdrant import Encoder
+
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(500, 16)).astype(np.float32)
+    weight = rng.normal(size=(256, 16)).astype(np.float32)
+    zeros = [np.zeros(n, np.float32) for n in weight.shape]
+    Encoder(weight=weight, latent_bias=zeros[0], pre_bias=zeros[1], k=32).save(folder / "encoder")
+    np.save(folder / "vectors.npy", vectors)
+    np.save(folder / "queries.npy", vectors[[3, 41]])
+    place = str(folder / "collection")
+    csr("index", str(folder / "vectors.npy"), place, "--encoder", str(folder / "encoder"), "-q")
+    lines = csr("query", place, "--vectors", str(folder / "queries.npy"), "-n", "1", "--json")
+    hits = [json.loads(line)["hits"] for line in lines.splitlines()]
+    assert [hit["id"] for (hit,) in hits] == [3, 41], hits
+    assert all(abs(hit["score"] - 1) < 1e-5 for (hit,) in hits), hits
 
 
 if __name__ == "__main__":
