@@ -169,14 +169,15 @@ class SparseCodes:
         lengths = self.lengths
         if not len(self) or lengths.max() <= k:
             return self
-        # Rows padded to the longest: (n, longest); padding has magnitude -1 and sorts last.
+        # Rows padded with zeros to the longest: (n, longest). The k-th largest magnitude of each
+        # row separates; of those equal to it the first ones fill what room is left.
         slots = np.arange(lengths.max()) < lengths[:, None]
-        magnitudes = np.full(slots.shape, -1.0, np.float32)
+        magnitudes = np.zeros(slots.shape, np.float32)
         magnitudes[slots] = np.abs(self.values)
-        strongest = np.argsort(-magnitudes, axis=1, kind="stable")[:, :k]
-        keep = np.zeros(slots.shape, bool)
-        np.put_along_axis(keep, strongest, True, axis=1)
-        kept = keep[slots]
+        limit = np.partition(magnitudes, -k, axis=1)[:, -k, None]
+        above, equal = magnitudes > limit, magnitudes == limit
+        room = k - above.sum(axis=1, keepdims=True)
+        kept = (above | (equal & (equal.cumsum(axis=1) <= room)))[slots]
         indptr = np.concatenate([[0], np.cumsum(np.minimum(lengths, k))]).astype(np.int64)
         return SparseCodes(indptr, self.indices[kept], self.values[kept], self.h)
 

@@ -12,16 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from csr_qdrant.codes import SparseCodes
-from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.errors import ConfigError, CsrError, RowError
 
 F32 = npt.NDArray[np.float32]
-TopK = tuple[npt.NDArray[Any], F32]  # latents and their pre-activations, both (n, k), unsorted
+Kernel = Callable[[F32], SparseCodes]  # (n, d) to the codes of one block
 
 # Below this many rows numpy answers before torch has been imported.
 ROWS_WORTH_TORCH = 4096
-# Rows whose pre-activations (rows × h float32) are held at once: large enough for the matrix
-# product, small enough that TopK finds them still in cache.
-BLOCK_BYTES = 6 << 20
+# Pre-activations (rows × h float32) that are held at once: large enough for the matrix product; on
+# a CPU small enough that the choice of the strongest finds them still in cache.
+BLOCK_BYTES = 16 << 20
+GPU_BLOCK_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,18 +44,22 @@ class Encoder:
     info: dict[str, Any] = field(default_factory=dict)  # what `csr.json` holds: origin and metrics
 
     def __post_init__(self) -> None:
-        """Check shapes, finiteness and k."""
-        if self.weight.ndim != 2 or self.weight.shape != (
-            len(self.latent_bias),
-            len(self.pre_bias),
-        ):
+        """Check shapes, types, finiteness and k."""
+        steps = self.steps_since_active
+        shapes = (self.weight.shape, self.latent_bias.shape, self.pre_bias.shape)
+        if self.weight.ndim != 2 or 0 in shapes[0] or shapes[1:] != tuple((n,) for n in shapes[0]):
             raise CsrError(
-                f"encoder weights must be (h, d) with biases (h,) and (d,), got "
-                f"{self.weight.shape}, {self.latent_bias.shape} and {self.pre_bias.shape}"
+                f"an encoder needs weights (h, d) and biases (h,) and (d,), got shapes "
+                f"{', '.join(map(str, shapes))}"
             )
+        if steps is not None and steps.shape != (self.h,):
+            raise CsrError(f"steps_since_active must have shape ({self.h},), got {steps.shape}")
         check_k(self.k, self.h)
         for name in ("weight", "latent_bias", "pre_bias"):
-            if not np.isfinite(getattr(self, name)).all():
+            array = getattr(self, name)
+            if array.dtype != np.float32:
+                raise CsrError(f"the encoder's {name} must be float32, got {array.dtype}")
+            if not np.isfinite(array).all():
                 raise CsrError(f"the encoder's {name} holds NaN or infinity: train it anew")
 
     @property
@@ -104,7 +109,7 @@ class Encoder:
         Args:
             dense: (n, d), any float type; may be a memory map larger than RAM.
             k: active latents at most; None: the encoder's own.
-            batch_size: rows held in float32 at once; None: what suits the caches (CPU) or 16,384.
+            batch_size: rows held in float32 at once; None: as many as suit the device.
             device: `numpy`, `cpu`, `cuda`, `cuda:1`, `mps`, …; all but the first need torch.
                 None: torch's best device if torch is loaded already or the batch is worth
                 loading it, otherwise numpy.
@@ -115,26 +120,34 @@ class Encoder:
             (n, h) codes of at most k active latents a row; rows may be empty.
 
         Raises:
-            CsrError: wrong shape, or NaN or infinity in `dense`.
+            CsrError: wrong shape, or vectors whose products overflow.
+            RowError: NaN or infinity in `dense`.
             ConfigError: k outside 1..h, an unknown device.
         """
         rows = self._checked(dense)
         k = check_k(self.k if k is None else k, self.h)
-        topk, on_cpu = self._kernel(k, device, len(rows))
+        kernel, on_cpu = self._kernel(k, device, len(rows))
         if batch_size is None:
-            batch_size = max(64, BLOCK_BYTES // (4 * self.h)) if on_cpu else 16_384
+            batch_size = max(64, (BLOCK_BYTES if on_cpu else GPU_BLOCK_BYTES) // (4 * self.h))
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-        starts = range(0, len(rows), batch_size) or [0]
-        blocks = []
-        for start in starts:
-            latents, values = self._topk(rows[start : start + batch_size], topk)
-            _check_finite(values, first_row + start, name)
-            blocks.append(SparseCodes.from_topk(latents, values, self.h))
-        return SparseCodes.concatenate(blocks)
+        codes = []
+        for start in range(0, max(1, len(rows)), batch_size):
+            block = _float32(rows[start : start + batch_size])
+            try:
+                codes.append(kernel(standardised(block) if self.layer_norm else block))
+            except CsrError:
+                # NaN or infinity reaches all pre-activations of its row, so looking at those that
+                # are kept found it, at a small part of the cost of looking at the vectors.
+                _check_finite(block, first_row + start, name)
+                raise
+        return SparseCodes.concatenate(codes)
 
     def _checked(self, dense: npt.ArrayLike) -> npt.NDArray[Any]:
-        rows = np.asarray(dense)
+        try:
+            rows = np.asarray(dense)
+        except ValueError as error:  # lists of unequal lengths
+            raise CsrError(f"dense vectors must be an array of numbers: {error}") from None
         if rows.ndim != 2 or rows.shape[1] != self.d:
             raise CsrError(
                 f"this encoder takes vectors of shape (n, {self.d}), got {rows.shape}: "
@@ -144,7 +157,8 @@ class Encoder:
             raise CsrError(f"dense vectors must be numbers, got {rows.dtype}: convert them first")
         return rows
 
-    def _kernel(self, k: int, device: str | None, n: int) -> tuple[Callable[[F32], TopK], bool]:
+    def _kernel(self, k: int, device: str | None, n: int) -> tuple[Kernel, bool]:
+        """Return the function for one block, and whether it runs on a CPU."""
         if device is None and "torch" not in sys.modules and n < ROWS_WORTH_TORCH:
             device = "numpy"
         if device != "numpy":
@@ -162,14 +176,11 @@ class Encoder:
 
         return numpy_kernel(self, k), True
 
-    def _topk(self, rows: npt.NDArray[Any], topk: Callable[[F32], TopK]) -> TopK:
-        block = np.ascontiguousarray(rows, np.float32)
-        return topk(standardised(block) if self.layer_norm else block)
-
     def decode(self, codes: SparseCodes) -> F32:
         """Return the reconstructions `Wᵀ z + b_pre`, (n, d), of raw codes.
 
-        Raises CsrError if the codes have another h.
+        With `layer_norm` they are those of the standardised vectors, for codes do not keep a
+        vector's mean and scale. Raises CsrError if the codes have another h.
         """
         if codes.h != self.h:
             raise CsrError(f"this encoder has {self.h} latents, got codes over {codes.h}")
@@ -205,35 +216,27 @@ def check_k(k: int, h: int) -> int:
     return k
 
 
-def _check_finite(values: F32, first_row: int, name: str) -> None:
-    """Raise CsrError naming the first row whose largest pre-activations are not finite.
+def _float32(rows: npt.NDArray[Any]) -> F32:
+    """Return rows as contiguous float32; what is too large becomes infinity."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(rows, np.float32)
 
-    One NaN or infinity in a vector reaches all its pre-activations, so the k kept ones tell, at
-    k/d of the cost of looking at the vectors.
-    """
-    finite = np.isfinite(values)
-    if not finite.all():
-        bad = first_row + int(np.flatnonzero(~finite.all(axis=1))[0])
-        raise CsrError(
+
+def _check_finite(block: F32, first_row: int, name: str) -> None:
+    bad_rows = np.flatnonzero(~np.isfinite(block).all(axis=1))
+    if len(bad_rows):
+        bad = first_row + int(bad_rows[0])
+        raise RowError(
+            bad,
             f"row {bad} of {name} holds NaN, infinity or values too large for float32: "
-            f"mend or remove it"
+            f"mend or remove it",
         )
-
-
-def groups(h: int, k: int) -> int:
-    """Return in how many strips to fold h pre-activations before TopK, a power of two; 1: none.
-
-    The k largest of h values lie in the k columns with the largest maxima, once the h values are
-    folded into `g` strips of h/g columns. So TopK looks at h/g maxima and then at g·k candidates;
-    both are smallest together near g = √(h/k).
-    """
-    g: int = 2 ** round(np.log2(np.sqrt(h / k)))
-    while g > 1 and (h % g or h // g < k):
-        g //= 2
-    return g
 
 
 def standardised(rows: F32) -> F32:
     """Return rows with mean 0 and unbiased standard deviation 1, as the papers' LayerNorm does."""
-    centred = rows - rows.mean(axis=1, keepdims=True)
-    return np.asarray(centred / (centred.std(axis=1, ddof=1, keepdims=True) + 1e-5), np.float32)
+    with np.errstate(invalid="ignore"):  # infinity becomes NaN, and `encode` reports it
+        # In float64, since squares may leave the range of float32.
+        centred = rows - rows.mean(axis=1, keepdims=True, dtype=np.float64)
+        deviations = centred.std(axis=1, ddof=1, keepdims=True)
+        return np.asarray(centred / (deviations + 1e-5), np.float32)

@@ -1,59 +1,89 @@
-"""Encoding without torch: a matrix product, then TopK on two threads beside it."""
+"""Encoding without torch, and the choice of the strongest latents for torch's products too."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from csr_qdrant.encoder import groups
+from csr_qdrant.codes import SparseCodes
+from csr_qdrant.errors import CsrError
 
 if TYPE_CHECKING:
-    from csr_qdrant.encoder import F32, Encoder, TopK
+    from csr_qdrant.encoder import F32, Encoder
+
+ROWS_WORTH_A_THREAD = 64
+CHUNK_BYTES = 1 << 20  # of pre-activations that the second pass finds in a core's own cache
+SMALLEST = np.nextafter(np.float32(0), np.float32(1))  # above zero
 
 
-def numpy_kernel(encoder: "Encoder", k: int) -> "Callable[[F32], TopK]":
-    """Return a function from (n, d) to the k largest pre-activations of each row."""
+def numpy_kernel(encoder: "Encoder", k: int) -> "Callable[[F32], SparseCodes]":
+    """Return a function from (n, d) vectors to their codes of at most `k` latents."""
     transposed, offset = encoder.weight.T, encoder.offset
-    threads = min(8, cpu_count() or 1)
+    held = np.empty((0, encoder.h), np.float32)
 
-    def topk(rows: "F32") -> "TopK":
-        activations = rows @ transposed
-        activations += offset
-        if threads == 1 or len(rows) < 2 * threads:
-            return _strongest(activations, k)
-        # numpy selects on one thread but lets go of the interpreter lock meanwhile.
-        with ThreadPoolExecutor(threads) as pool:
-            parts = list(pool.map(lambda part: _strongest(part, k), _split(activations, threads)))
-        return np.concatenate([i for i, _ in parts]), np.concatenate([v for _, v in parts])
+    def encode(rows: "F32") -> SparseCodes:
+        nonlocal held
+        if len(held) < len(rows):  # used again by every block: fresh memory costs page faults
+            held = np.empty((len(rows), encoder.h), np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # `strongest_codes` reports it
+            activations = np.matmul(rows, transposed, out=held[: len(rows)])
+            activations += offset
+        return strongest_codes(activations, k)
 
-    return topk
-
-
-def _split(rows: "F32", parts: int) -> "list[npt.NDArray[Any]]":
-    return np.array_split(rows, parts)
+    return encode
 
 
-def _strongest(activations: "F32", k: int) -> "TopK":
-    """Return the k largest entries of each row, folded first (see `groups`)."""
+def strongest_codes(activations: "F32", k: int) -> SparseCodes:
+    """Return the positive ones among the `k` largest entries of each row of an (n, h) array.
+
+    Raises CsrError for rows that overflowed.
+    """
+    threads = min(8, cpu_count() or 1, len(activations) // ROWS_WORTH_A_THREAD)
+    if threads < 2:
+        return _strongest(activations, k)
+    # numpy works on one thread but lets go of the interpreter lock meanwhile.
+    with ThreadPoolExecutor(threads) as pool:
+        parts = pool.map(_strongest, np.array_split(activations, threads), [k] * threads)
+        return SparseCodes.concatenate(list(parts))
+
+
+def _strongest(activations: "F32", k: int) -> SparseCodes:
     n, h = activations.shape
-    g = groups(h, k)
-    if g == 1:
-        return _plain_topk(activations, k)
-    width = h // g
-    columns, _ = _plain_topk(activations.reshape(n, g, width).max(axis=1), k)  # (n, k)
-    candidates = (columns[:, None, :] + np.arange(g)[:, None] * width).reshape(n, g * k)
-    chosen, values = _plain_topk(np.take_along_axis(activations, candidates, axis=1), k)
-    return np.take_along_axis(candidates, chosen, axis=1), values
+    step = max(1, CHUNK_BYTES // (4 * h))
+    chunks = [_candidates(activations[at : at + step], k) + at * h for at in range(0, n, step)]
+    candidates = np.concatenate([*chunks, np.zeros(0, np.int64)])
+    indptr = np.searchsorted(candidates, np.arange(n + 1) * h)
+    latents = candidates - np.repeat(np.arange(n) * h, np.diff(indptr))
+    values = activations.ravel()[candidates]
+    return SparseCodes(indptr, latents.astype(np.uint32), values, h).truncated(k)
 
 
-def _plain_topk(activations: "F32", k: int) -> "TopK":
-    h = activations.shape[1]
-    latents = (
-        np.argpartition(activations, h - k, axis=1)[:, h - k :]
-        if k < h
-        else np.tile(np.arange(h), (len(activations), 1))
-    )
-    return latents, np.take_along_axis(activations, latents, axis=1)
+def _candidates(activations: "F32", k: int) -> "npt.NDArray[np.intp]":
+    """Return the places, counted through all rows, of the k largest and of few more.
+
+    Two passes over the array, where finding exactly the k largest at once takes many.
+    """
+    bounds = _lower_bounds(activations, k)
+    if not np.isfinite(bounds).all():
+        raise CsrError("the dense vectors overflow float32 in the encoder: scale them as trained")
+    return np.flatnonzero(activations >= np.maximum(bounds, SMALLEST)[:, None])
+
+
+def _lower_bounds(activations: "F32", k: int) -> "F32":
+    """Return a number a row, (n,), that at least k of its entries reach, and few more than k.
+
+    Each row is folded into strips of at least 4k columns and the largest entry of each column is
+    kept. The k-th largest of these maxima is such a bound: k columns reach it. About one entry in
+    eight that do is not among the k largest, since columns with two of them are rare.
+    """
+    n, h = activations.shape
+    strips = max(1, h // max(4 * k, 64))
+    width = h // strips
+    maxima = activations
+    if strips > 1:  # columns left over at the end are not needed for a bound
+        maxima = activations[:, : strips * width].reshape(n, strips, width).max(axis=1)
+    bounds: F32 = np.partition(maxima, width - k, axis=1)[:, width - k]
+    return bounds

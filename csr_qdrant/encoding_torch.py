@@ -2,14 +2,20 @@
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 
-from csr_qdrant.encoder import groups
+from csr_qdrant.codes import SparseCodes
+from csr_qdrant.encoding_numpy import strongest_codes
 from csr_qdrant.errors import ConfigError
 
 if TYPE_CHECKING:
-    from csr_qdrant.encoder import F32, Encoder, TopK
+    from csr_qdrant.encoder import F32, Encoder
+
+Weights = tuple[torch.Tensor, torch.Tensor]
+_COPIES: "WeakKeyDictionary[Encoder, dict[torch.device, Weights]]" = WeakKeyDictionary()
 
 
 def best_device() -> torch.device:
@@ -34,11 +40,49 @@ def checked_device(name: str | None) -> torch.device:
     return device
 
 
+def torch_kernel(
+    encoder: "Encoder", k: int, device_name: str | None
+) -> "tuple[Callable[[F32], SparseCodes], bool]":
+    """Return a function from (n, d) vectors to their codes, and whether it runs on a CPU."""
+    device = checked_device(device_name)
+    transposed, offset = _weights(encoder, device)
+    on_cpu = device.type == "cpu"
+    held = torch.empty((0, encoder.h), device=device)
+
+    @torch.inference_mode()
+    def encode(rows: "F32") -> SparseCodes:
+        nonlocal held
+        if len(held) < len(rows):  # used again by every block: fresh memory costs page faults
+            held = torch.empty((len(rows), encoder.h), device=device)
+        block, out = _tensor(rows).to(device), held[: len(rows)]
+        activations = torch.addmm(offset, block, transposed, out=out)
+        if on_cpu:  # several times faster than torch's topk
+            return strongest_codes(activations.numpy(), k)
+        values, latents = activations.topk(k, dim=1, sorted=False)
+        return SparseCodes.from_topk(latents.cpu().numpy(), values.cpu().numpy(), encoder.h)
+
+    return encode, on_cpu
+
+
+def _weights(encoder: "Encoder", device: torch.device) -> Weights:
+    """Return W transposed and the offset on `device`; copied there once an encoder."""
+    on_devices = _COPIES.setdefault(encoder, {})
+    if device not in on_devices:
+        weight, offset = _tensor(encoder.weight), _tensor(encoder.offset)
+        on_devices[device] = weight.to(device).T, offset.to(device)
+    return on_devices[device]
+
+
+def _tensor(array: "F32") -> torch.Tensor:
+    """Return a tensor of the same memory; of a copy if it is read-only, which torch warns of."""
+    return torch.from_numpy(array if array.flags.writeable else np.array(array))
+
+
 def strongest(activations: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return values and indices of the k largest entries of each row, unsorted, both (n, k).
 
-    On a CPU the rows are folded first (see `csr_qdrant.encoder.groups`), which halves the time of
-    torch's own topk; GPUs select by radix and gain nothing.
+    On a CPU the rows are folded first (see `groups`), which halves the time of torch's own topk;
+    GPUs select by radix and gain nothing.
     """
     n, h = activations.shape
     g = groups(h, k) if activations.device.type == "cpu" else 1
@@ -52,20 +96,14 @@ def strongest(activations: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Te
     return values, candidates.gather(1, chosen)
 
 
-def torch_kernel(
-    encoder: "Encoder", k: int, device_name: str | None
-) -> "tuple[Callable[[F32], TopK], bool]":
-    """Return a function from (n, d) to the k largest pre-activations, and whether on a CPU."""
-    device = checked_device(device_name)
-    transposed = torch.from_numpy(encoder.weight).to(device).T
-    offset = torch.from_numpy(encoder.offset).to(device)
+def groups(h: int, k: int) -> int:
+    """Return in how many strips to fold h pre-activations before TopK, a power of two; 1: none.
 
-    @torch.inference_mode()
-    def topk(rows: "F32") -> "TopK":
-        # A read-only memory map makes torch warn of writes that never come; a view of the same
-        # memory through a writable flag is not to be had, so it is copied into torch's own.
-        block = torch.from_numpy(rows if rows.flags.writeable else rows.copy()).to(device)
-        values, latents = strongest(torch.addmm(offset, block, transposed), k)
-        return latents.cpu().numpy(), values.cpu().numpy()
-
-    return topk, device.type == "cpu"
+    The k largest of h values lie in the k columns with the largest maxima, once the h values are
+    folded into `g` strips of h/g columns. So TopK looks at h/g maxima and then at g·k candidates;
+    both are smallest together near g = √(h/k).
+    """
+    g: int = 2 ** round(np.log2(np.sqrt(h / k)))
+    while g > 1 and (h % g or h // g < k):
+        g //= 2
+    return g

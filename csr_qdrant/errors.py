@@ -13,6 +13,15 @@ class ConfigError(CsrError, ValueError):
     exit_code = 2
 
 
+class RowError(CsrError):
+    """A row that cannot be used; the rows before it can."""
+
+    def __init__(self, row: int, message: str) -> None:
+        """Keep the number of the `row` beside the sentence that names it."""
+        super().__init__(message)
+        self.row = row
+
+
 class MissingExtraError(CsrError, ImportError):
     """A feature needs packages that the base install leaves out."""
 
