@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -20,7 +21,10 @@ from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import CsrError
 
 CONFIG, WEIGHTS, INFO = "config.json", "model.safetensors", "csr.json"
+MODULES, PICKLE = "modules.json", "pytorch_model.bin"  # that sentence-transformers may write
 FORMAT_VERSION = 1
+REQUIRED = ("decoder.linear.weight", "latent_bias", "pre_bias")
+STEPS = "stats_last_nonzero"
 TIED_ALIAS = {"encoder.weight": "decoder.linear.weight"}
 
 
@@ -46,30 +50,44 @@ def load_encoder(folder: Path) -> Encoder:
     Raises CsrError for a folder that is missing, holds no encoder, is damaged or too new.
     """
     module = _module_folder(folder)
-    config = _read_config(module)
-    tensors = _read_tensors(module / WEIGHTS)
+    _require_files(module)
+    config, tensors = _read_object(module / CONFIG), _read_tensors(module / WEIGHTS)
+    info = _read_info(module / INFO)
     try:
-        encoder = Encoder(
-            weight=_float32(tensors["decoder.linear.weight"]),
-            latent_bias=_float32(tensors["latent_bias"]),
-            pre_bias=_float32(tensors["pre_bias"]),
-            k=int(config["k"]),
-            layer_norm=bool(config.get("normalize", False)),
-            k_aux=int(config.get("k_aux", 512)),
-            dead_threshold=int(config.get("dead_threshold", 30)),
-            steps_since_active=tensors.get("stats_last_nonzero"),
-            info=_read_info(module / INFO),
-        )
-    except KeyError as error:
-        raise CsrError(
-            f"{module} lacks {error.args[0]!r}: it is not an encoder folder, or a damaged one"
-        ) from None
+        encoder = _assembled(config, tensors, info)
+    except (CsrError, TypeError, ValueError) as error:
+        raise CsrError(f"{module} is damaged: {error}; copy it anew or train again") from error
     if (encoder.d, encoder.h) != (config.get("input_dim"), config.get("hidden_dim")):
         raise CsrError(
-            f"{module}: {CONFIG} says d={config.get('input_dim')}, h={config.get('hidden_dim')}, "
-            f"but the weights have d={encoder.d}, h={encoder.h}: the folder is damaged"
+            f"{module} is damaged: {CONFIG} says d={config.get('input_dim')}, "
+            f"h={config.get('hidden_dim')}, but the weights have d={encoder.d}, h={encoder.h}"
         )
     return encoder
+
+
+def _assembled(
+    config: dict[str, Any], tensors: dict[str, npt.NDArray[Any]], info: dict[str, Any]
+) -> Encoder:
+    for file, keys, required in ((WEIGHTS, tensors, REQUIRED), (CONFIG, config, ("k",))):
+        missing = [repr(name) for name in required if name not in keys]
+        if missing:
+            raise CsrError(f"{file} lacks {', '.join(missing)}")
+    if unknown := sorted(tensors.keys() - {*REQUIRED, STEPS}):
+        raise CsrError(f"{WEIGHTS} holds {', '.join(map(repr, unknown))}, unknown for tied weights")
+    weight, latent_bias, pre_bias = (
+        np.ascontiguousarray(tensors[name], np.float32) for name in REQUIRED
+    )
+    return Encoder(
+        weight=weight,
+        latent_bias=latent_bias,
+        pre_bias=pre_bias,
+        k=int(config["k"]),
+        layer_norm=bool(config.get("normalize", False)),
+        k_aux=int(config.get("k_aux", 512)),
+        dead_threshold=int(config.get("dead_threshold", 30)),
+        steps_since_active=tensors.get(STEPS),
+        info=info,
+    )
 
 
 def _config(encoder: Encoder) -> dict[str, Any]:
@@ -84,47 +102,49 @@ def _config(encoder: Encoder) -> dict[str, Any]:
     }
 
 
-def _tensors(encoder: Encoder) -> dict[str, Any]:
+def _tensors(encoder: Encoder) -> dict[str, npt.NDArray[Any]]:
+    arrays = (encoder.weight, encoder.latent_bias, encoder.pre_bias)
     steps = encoder.steps_since_active
     return {
-        "decoder.linear.weight": np.ascontiguousarray(encoder.weight),
-        "latent_bias": np.ascontiguousarray(encoder.latent_bias),
-        "pre_bias": np.ascontiguousarray(encoder.pre_bias),
-        "stats_last_nonzero": np.zeros(encoder.h, np.int64) if steps is None else steps,
+        **dict(zip(REQUIRED, map(np.ascontiguousarray, arrays), strict=True)),
+        STEPS: np.zeros(encoder.h, np.int64) if steps is None else steps.astype(np.int64),
     }
 
 
 def _module_folder(folder: Path) -> Path:
     """Return the folder itself, or its SparseAutoEncoder module if it is a whole pipeline."""
     if not folder.is_dir():
-        raise CsrError(f"{folder} is not a folder: give the folder that `csr train` wrote")
-    modules = folder / "modules.json"
+        raise CsrError(f"there is no folder {folder}: give the folder that `csr train` wrote")
+    modules = folder / MODULES
     if not modules.is_file():
         return folder
-    for module in _read_json(modules):
-        if str(module.get("type", "")).endswith("SparseAutoEncoder"):
-            return folder / str(module["path"])
+    try:
+        for module in _read_json(modules):
+            if str(module["type"]).endswith("SparseAutoEncoder"):
+                return folder / str(module["path"])
+    except (TypeError, KeyError) as error:
+        raise CsrError(f"{modules} is damaged ({error!r}): copy it anew") from error
     raise CsrError(f"{folder} is a pipeline without a SparseAutoEncoder: it makes no CSR codes")
 
 
-def _read_config(module: Path) -> dict[str, Any]:
-    if not (module / CONFIG).is_file() or not (module / WEIGHTS).is_file():
+def _require_files(module: Path) -> None:
+    for name in (CONFIG, WEIGHTS):
+        if (module / name).is_file():
+            continue
+        if name == WEIGHTS and (module / PICKLE).exists():
+            raise CsrError(
+                f"{module} keeps its weights in {PICKLE}, a pickle, which is never loaded: save "
+                f"the model again with safetensors"
+            )
         raise CsrError(
-            f"{module} is not an encoder: it lacks {CONFIG} or {WEIGHTS}; give the folder that "
-            f"`csr train` wrote"
+            f"{module} is not an encoder, it lacks {name}: give the folder that `csr train` wrote"
         )
-    config = _read_json(module / CONFIG)
-    if not isinstance(config, dict):
-        raise CsrError(f"{module / CONFIG} must hold an object: the folder is damaged")
-    return config
 
 
 def _read_info(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    info = _read_json(path)
-    if not isinstance(info, dict):
-        raise CsrError(f"{path} must hold an object: the folder is damaged")
+    info = _read_object(path)
     version = info.pop("format_version", FORMAT_VERSION)
     if version != FORMAT_VERSION:
         raise CsrError(
@@ -135,19 +155,24 @@ def _read_info(path: Path) -> dict[str, Any]:
     return info
 
 
+def _read_object(path: Path) -> dict[str, Any]:
+    value = _read_json(path)
+    if not isinstance(value, dict):
+        raise CsrError(f"{path} is damaged: it must hold an object; copy it anew")
+    return value
+
+
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CsrError(f"{path} cannot be read ({error}): the folder is damaged") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CsrError(f"{path} is damaged ({error}): copy it anew or train again") from error
 
 
-def _read_tensors(path: Path) -> dict[str, Any]:
+def _read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         return dict(load_file(path))
+    except (KeyError, TypeError) as error:  # a type that numpy lacks, such as bfloat16
+        raise CsrError(f"{path} cannot be read ({error}): save its weights as float32") from error
     except (OSError, SafetensorError, ValueError) as error:
-        raise CsrError(f"{path} is damaged ({error}): train the encoder anew or copy it") from None
-
-
-def _float32(array: Any) -> Any:
-    return np.ascontiguousarray(array, np.float32)
+        raise CsrError(f"{path} is damaged ({error}): copy it anew or train again") from error
