@@ -74,8 +74,9 @@ class CollectionSettings:
     def __post_init__(self) -> None:
         """Check the numbers that only a server would refuse."""
         for name in ("shards", "replicas"):
-            if (getattr(self, name) or 1) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
 
 
 @configured

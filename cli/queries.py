@@ -85,8 +85,11 @@ def _vector(line: str) -> npt.NDArray[np.float32] | None:
 
 
 def _matrix(rows: list[Any]) -> npt.NDArray[np.float32]:
-    sizes = {len(vector): row for row, vector, _ in reversed(rows)}
-    if len(sizes) > 1:
-        listed = " and ".join(f"{size} (row {row})" for size, row in sizes.items())
-        raise CsrError(f"the vectors of stdin differ in their dimensions: {listed}")
+    size = len(rows[0][1])
+    for row, vector, _ in rows:
+        if len(vector) != size:
+            raise CsrError(
+                f"row {row} of stdin has {len(vector)} dimensions where the rows before have "
+                f"{size}: all queries need the same"
+            )
     return np.stack([vector for _, vector, _ in rows])
