@@ -2,11 +2,14 @@
 
 import os
 import shutil
+import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
+from csr_qdrant.cli.output import Output
 from csr_qdrant.cli.rows import about
 from csr_qdrant.collection import ENCODER_FOLDER, Collection
 from csr_qdrant.encoder import Encoder
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "QDRANT_API_KEY"
 URL_VARIABLE = "QDRANT_URL"
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,12 +207,19 @@ class ServerPlace:
         """The connection; nothing is sent before the first request."""
         from csr_qdrant.stores.server import connect
 
-        return connect(
-            self.url,
-            api_key=os.environ.get(KEY_VARIABLE) or None,
-            prefer_grpc=self.settings.grpc,
-            timeout_s=self.settings.timeout,
-        )
+        key = os.environ.get(KEY_VARIABLE) or None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the client says of keys is said better below
+            client = connect(
+                self.url,
+                api_key=key,
+                prefer_grpc=self.settings.grpc,
+                timeout_s=self.settings.timeout,
+            )
+        parts = urlsplit(self.url)
+        if key and parts.scheme == "http" and parts.hostname not in _THIS_MACHINE:
+            Output().warn(f"the API key travels unencrypted to {parts.hostname}: use https")
+        return client
 
     def existing(self) -> Existing | None:
         """Ask the server."""
