@@ -34,7 +34,10 @@ SourcePath = Annotated[
 ]
 Target = Annotated[
     Path | None,
-    typer.Argument(metavar="[FOLDER]", help="Folder of the collection, made if it is not there."),
+    typer.Argument(
+        metavar="FOLDER",
+        help="Folder of the collection, made if it is not there; left out with --url.",
+    ),
 ]
 Recreate = Annotated[
     bool,

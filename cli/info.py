@@ -17,7 +17,7 @@ _CODES_ROWS = 1 << 16  # of a file of codes, read at once
 Target = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[PATH]", help="Folder of an encoder or a collection, or a file of codes."
+        metavar="PATH", help="Folder of an encoder or a collection, or a file of codes."
     ),
 ]
 

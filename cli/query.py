@@ -24,12 +24,17 @@ from csr_qdrant.stores.base import Hit
 
 SHOWN_CHARACTERS = 100  # of a hit's text
 
-Words = Annotated[
+Folder = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="FOLDER", help="The collection's folder; left out with --url or --collection."
+    ),
+]
+Texts = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[FOLDER] [TEXT]…",
-        help="The collection's folder (not with --url), then texts; - reads them from stdin, a "
-        "text or a JSON array of numbers on each line.",
+        metavar="TEXT",
+        help="Queries; - reads them from stdin, a text or a JSON array of numbers on each line.",
         show_default=False,
     ),
 ]
@@ -89,7 +94,8 @@ class QuerySettings:
 def query(
     settings: QuerySettings,
     server: ServerSettings,
-    words: Words = None,
+    folder: Folder = None,
+    texts: Texts = None,
     vectors: VectorFile = None,
     json: AsJson = False,
     quiet: Quiet = False,
@@ -99,9 +105,10 @@ def query(
     With --json, each query gives one line with its hits, as soon as they are found.
     """
     out = Output(as_json=json, quiet=quiet)
-    given = list(words or ())
-    folder = Path(given.pop(0)) if given and not server.given else None
-    with closing(place_of(folder, server)) as place:
+    given = list(texts or ())
+    if server.given and folder is not None:  # then the first word is a query too
+        given, folder = [folder, *given], None
+    with closing(place_of(Path(folder) if folder else None, server)) as place:
         batches = _batches(given, vectors)
         if (found := place.existing()) is None:
             raise CsrError(f"there is no collection at {place.name}: make one with `csr index`")
