@@ -1,6 +1,12 @@
 """`csr index`: into a folder and onto a server, resumable, never deleting unasked."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +20,12 @@ from csr_qdrant.codes import SparseCodes
 from csr_qdrant.collection import Collection
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.stores.edge import EdgeStore
+from csr_qdrant.stores.server import connect
 
 Csr = Callable[..., Any]
 
 X = np.random.default_rng(1).normal(size=(300, 8)).astype(np.float32)
+URL, KEY = os.environ.get("QDRANT_URL"), os.environ.get("QDRANT_API_KEY")
 SERVER = ("--url", "http://somewhere:6333", "--collection", "books")
 
 
@@ -219,6 +227,31 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
         assert resumed.get(range(5000)) == whole.get(range(5000))
 
 
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    rows = 60_000
+    np.save("many.npy", np.random.default_rng(3).normal(size=(rows, 8)).astype(np.float32))
+    command = [sys.executable, "-c", "from csr_qdrant.cli.main import main; main()", "index"]
+    command += ["many.npy", "col", "--encoder", "enc", "--json"]
+    for seconds in (0.0, 0.4, 0.8, 1.2):  # after the folder is there, then after the start
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            while not Path("col/shard").exists() and process.poll() is None:
+                time.sleep(0.01)
+            time.sleep(seconds)
+            process.send_signal(signal.SIGKILL)
+    ended = subprocess.run(command, check=True, capture_output=True, text=True)
+    told = json.loads(ended.stdout)
+    assert (told["rows"], told["points"]) == (rows, rows)
+    command[command.index("col")] = "whole"
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    with Collection.open("col") as resumed, Collection.open("whole") as whole:
+        for start in range(0, rows, 5000):
+            part = range(start, start + 5000)
+            assert resumed.get(part) == whole.get(part)
+        queries = np.load("many.npy")[:50]
+        assert resumed.search_batch(queries) == whole.search_batch(queries)
+
+
 # --- a server ---------------------------------------------------------------------------------
 
 
@@ -267,11 +300,11 @@ def test_the_key_comes_from_the_environment_alone(
 ) -> None:
     seen: list[Any] = []
 
-    def connect(url: str, **rest: Any) -> QdrantClient:
+    def connected(url: str, **rest: Any) -> QdrantClient:
         seen.append((url, rest))
         return server
 
-    monkeypatch.setattr("csr_qdrant.stores.server.connect", connect)
+    monkeypatch.setattr("csr_qdrant.stores.server.connect", connected)
     monkeypatch.setenv("QDRANT_API_KEY", "s3cret")
     ran = csr("index", "x.npy", *SERVER, "--encoder", "enc", "--grpc", "--timeout", 7)
     assert ran.exit_code == 0, ran.stderr
@@ -295,6 +328,27 @@ def test_shards_and_replicas_reach_the_server(
     monkeypatch.setattr(server, "create_collection", spy)
     csr("index", "x.npy", *SERVER, "--encoder", "enc", "--shards", 3, "--replicas", 2)
     assert (asked["shard_number"], asked["replication_factor"]) == (3, 2)
+
+
+@pytest.mark.server
+@pytest.mark.skipif(URL is None, reason="QDRANT_URL is not set")
+def test_a_real_server(csr: Csr, monkeypatch: pytest.MonkeyPatch) -> None:
+    if KEY is not None:
+        monkeypatch.setenv("QDRANT_API_KEY", KEY)
+    name = f"csr-qdrant-test-{uuid.uuid4().hex}"
+    place = ("--url", URL, "--collection", name)
+    command = ("index", "x.npy", *place, "--encoder", "enc", "--keep-dense", "--json")
+    try:
+        assert csr(*command).json["points"] == 300
+        assert csr(*command).json["finished_earlier"] == 300
+        search = ("query", *place, "--encoder", "enc", "--vectors", "x.npy", "--json")
+        for options in ((), ("--rescore", 50)):
+            rows = csr(*search, "-n", 1, *options).rows
+            assert [row["hits"][0]["id"] for row in rows] == list(range(300))
+        assert csr("info", *place, "--json").json["points"] == 300
+        assert csr(*command, "--recreate", "--yes").json["created"] is True
+    finally:
+        connect(str(URL), api_key=KEY).delete_collection(name)
 
 
 def test_codes_over_other_latents_are_refused_before_anything_is_made(csr: Csr) -> None:
