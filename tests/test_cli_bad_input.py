@@ -15,6 +15,8 @@ import pytest
 
 from csr_qdrant.collection import Collection
 from csr_qdrant.encoder import Encoder
+from csr_qdrant.errors import CsrError
+from csr_qdrant.stores.edge import EdgeStore
 
 Csr = Callable[..., Any]
 
@@ -114,17 +116,36 @@ def test_a_wrong_dimension(csr: Csr) -> None:
     assert_refused(csr, "shape (n, 8), got (100, 9)", "embed", "wide.npy", *CODES)
 
 
-def test_a_bad_row_far_into_the_file_leaves_no_collection_but_keeps_an_old_one(csr: Csr) -> None:
-    many = np.ones((1000, 8), np.float32)
-    many[900] = np.nan
+def test_a_bad_row_far_into_the_file_keeps_the_rows_before_it_for_the_next_run(csr: Csr) -> None:
+    many = np.random.default_rng(2).normal(size=(5000, 8)).astype(np.float32)
+    mended = many[4500].copy()
+    many[4500] = np.nan
     np.save("late.npy", many)
-    assert_refused(csr, "row 900 of late.npy", "index", "late.npy", *INDEX)
-    ids = [f"new {i}" for i in range(1000)]
-    Path("new.txt").write_text("".join(f"{name}\n" for name in ids))
-    ran = csr("index", "late.npy", "col", "--ids", "new.txt")
-    assert (ran.exit_code, "row 900 of late.npy" in ran.stderr) == (1, True)
+    Path("late.txt").write_text("".join(f"late {i}\n" for i in range(5000)))
+    for target in (INDEX, ("col",)):
+        command = ("index", "late.npy", *target, "--ids", "late.txt")
+        ran = csr(*command)
+        assert (ran.exit_code, ran.stdout, ran.stderr.count("\n")) == (1, "", 1)
+        assert "row 4500 of late.npy" in ran.stderr
     with Collection.open("col") as collection:
         assert len(collection.get(range(100))) == 100
+    many[4500] = mended
+    np.save("late.npy", many)
+    assert csr(*command, "--json").json["points"] == 5100
+    with Collection.open("col") as collection:
+        assert collection.search(mended, limit=1)[0].id == "late 4500"
+
+
+def test_a_run_that_fails_before_its_first_row_leaves_no_collection(
+    csr: Csr, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise CsrError("the engine failed: try again")
+
+    monkeypatch.setattr(EdgeStore, "upsert", fail)
+    assert_refused(csr, "the engine failed", "index", "x.npy", *INDEX)
+    ran = csr("index", "x.npy", "col")
+    assert (ran.exit_code, len(list(Path("col").iterdir())) > 0) == (1, True)
 
 
 @pytest.mark.parametrize(
