@@ -10,22 +10,22 @@ import numpy.typing as npt
 
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.embedders import Embedder
-from csr_qdrant.encoder import Encoder
+from csr_qdrant.encoder import F32, Encoder
 from csr_qdrant.errors import ConfigError
 from csr_qdrant.identity import Identity
 from csr_qdrant.ids import (
     ID_KEY,
     ExternalId,
-    external_id,
     filter_with_point_ids,
     normalise_id,
     point_id,
 )
-from csr_qdrant.points import Added, Rows, make_points
+from csr_qdrant.points import Added, Rows, check_counts, directed_codes, make_points
+from csr_qdrant.queries import Queries, Query, are_texts, as_batch, as_vectors, external_hits
 from csr_qdrant.stores.base import Datatype, Hit, Json, Schema, Search, Store, StoredPoint
 
 ENCODER_FOLDER = "encoder"
-Queries = Sequence[str] | npt.NDArray[Any] | SparseCodes
+__all__ = ["Added", "Collection", "Hit"]
 
 
 class Collection:
@@ -76,8 +76,12 @@ class Collection:
 
         identity = Identity.of(encoder, k, embedder)
         schema = _schema(encoder, keep_dense, datatype)
-        store = EdgeStore.create(folder, schema, identity.to_metadata())
-        encoder.save(Path(folder) / ENCODER_FOLDER)
+        store = EdgeStore.create(
+            folder,
+            schema,
+            identity.to_metadata(),
+            fill=lambda unfinished: encoder.save(unfinished / ENCODER_FOLDER),
+        )
         return cls(store, encoder, identity, embedder)
 
     @classmethod
@@ -93,7 +97,8 @@ class Collection:
         store = EdgeStore.open(folder)
         try:
             identity = Identity.from_metadata(store.metadata(), store.location)
-            encoder = encoder or Encoder.load(Path(folder) / ENCODER_FOLDER)
+            if encoder is None:
+                encoder = Encoder.load(Path(folder) / ENCODER_FOLDER)
             return cls(store, encoder, identity, embedder)
         except BaseException:
             store.close()
@@ -163,18 +168,21 @@ class Collection:
     def embedder(self) -> Embedder:
         """The embedder given, or the one that the collection remembers; loaded on first use.
 
-        Raises ConfigError if neither is known.
+        Raises ConfigError if neither is known or the latter cannot be loaded by its name.
         """
         if self._embedder is None:
             from csr_qdrant.embedders import load_embedder
 
-            uri = self.identity.embedder or self.encoder.embedder
+            uri = self.identity.embedder
             if uri is None:
                 raise ConfigError(
                     "texts need an embedder and this collection knows none: pass the one that "
                     "made its vectors, or give vectors"
                 )
-            self._embedder = load_embedder(uri)
+            try:
+                self._embedder = load_embedder(uri)
+            except ConfigError as error:
+                raise ConfigError(f"{error}; or pass the embedder that made the vectors") from error
         return self._embedder
 
     # --- writing --------------------------------------------------------------------------
@@ -197,7 +205,10 @@ class Collection:
         Raises CsrError for NaN or infinity, all-zero vectors (unless `skip_zero`), repeated ids,
         unequal counts or wrong dimensions, before anything of this call is written.
         """
+        if sum(given is not None for given in (vectors, texts, codes)) != 1:
+            raise ConfigError("give exactly one of vectors, texts and codes")
         if texts is not None:
+            check_counts(ids=ids, texts=texts, payloads=payloads)
             vectors = self.embedder.embed_documents(texts)
         rows = Rows(ids, vectors, codes, payloads)
         points = make_points(
@@ -230,13 +241,14 @@ class Collection:
         return self.store.count()
 
     def get(self, ids: Sequence[Any]) -> dict[ExternalId, StoredPoint]:
-        """Return the stored points among `ids`, by external id."""
+        """Return the stored points among `ids`, under their external ids."""
         found = self.store.retrieve([point_id(normalise_id(each)) for each in ids])
-        return {external_id(point.id, point.payload): point for point in found}
+        named = (point._replace(id=point.payload.pop(ID_KEY, point.id)) for point in found)
+        return {point.id: point for point in named}
 
     def search(
         self,
-        query: str | npt.NDArray[Any] | SparseCodes,
+        query: Query,
         *,
         limit: int = 10,
         k: int | None = None,
@@ -245,14 +257,8 @@ class Collection:
         payload: bool = True,
     ) -> list[Hit]:
         """Return the hits of one query, best first; see `search_batch`."""
-        if isinstance(query, str):
-            batch: Queries = [query]
-        elif isinstance(query, SparseCodes):
-            batch = query
-        else:
-            batch = np.atleast_2d(np.asarray(query))
         hits = self.search_batch(
-            batch, limit=limit, k=k, filter=filter, rescore=rescore, payload=payload
+            as_batch(query), limit=limit, k=k, filter=filter, rescore=rescore, payload=payload
         )
         if len(hits) != 1:
             raise ConfigError(f"search takes one query, got {len(hits)}: use search_batch")
@@ -280,8 +286,12 @@ class Collection:
             payload: whether hits carry their payload.
 
         Returns:
-            Hits with external ids; none for a query without an active latent.
+            Hits with external ids; none for a query of zeros or without an active latent.
         """
+        if limit < 1 or rescore < 0:
+            raise ConfigError(
+                f"limit must be at least 1 and rescore at least 0, got {limit} and {rescore}"
+            )
         dense, codes = self._encoded(queries, k)
         if rescore and dense is None:
             raise ConfigError("rescoring needs dense queries, got codes: give texts or vectors")
@@ -295,19 +305,18 @@ class Collection:
             payload=payload or [ID_KEY],
         )
         found = iter(self.store.search(request) if len(active) else ())
-        return [_external(next(found)) if length else [] for length in codes.lengths.tolist()]
+        return [external_hits(next(found)) if each else [] for each in codes.lengths.tolist()]
 
-    def _encoded(
-        self, queries: Queries, k: int | None
-    ) -> tuple[npt.NDArray[np.float32] | None, SparseCodes]:
+    def _encoded(self, queries: Queries, k: int | None) -> tuple[F32 | None, SparseCodes]:
         """Return dense queries, if there are any, and normalised codes of at most k latents."""
         k = self.identity.k if k is None else k
         if isinstance(queries, SparseCodes):
             return None, queries.truncated(k).normalised()
-        if not isinstance(queries, np.ndarray) and all(isinstance(each, str) for each in queries):
-            queries = self.embedder.embed_queries(list(queries))
-        dense = np.asarray(queries, np.float32)
-        return dense, self.encoder.encode(dense, k).normalised()
+        if are_texts(queries):
+            queries = self.embedder.embed_queries(queries)
+        dense = as_vectors(queries)
+        codes = self.encoder.encode(dense, k, name="the queries")
+        return dense, directed_codes(codes, dense).normalised()
 
     def info(self) -> Json:
         """Return what the collection is and holds, as plain values."""
@@ -327,14 +336,3 @@ class Collection:
 
 def _schema(encoder: Encoder, keep_dense: bool, datatype: Datatype) -> Schema:
     return Schema(h=encoder.h, datatype=datatype, dense_dim=encoder.d if keep_dense else None)
-
-
-def _external(hits: list[Hit]) -> list[Hit]:
-    """Return hits under their external ids, without the reserved payload key."""
-    named = []
-    for point, score, payload in hits:
-        named.append(Hit(payload.pop(ID_KEY, point), score, payload))
-    return named
-
-
-__all__ = ["Added", "Collection", "Hit"]

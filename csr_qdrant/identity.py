@@ -19,8 +19,8 @@ class Identity:
     fingerprint: str
     h: int
     d: int
-    k: int  # active latents of the documents
-    embedder: str | None  # URI
+    k: int  # active latents of the documents at most
+    embedder: str | None  # URI of what makes vectors of texts, if that is known
 
     @classmethod
     def of(cls, encoder: Encoder, k: int | None, embedder: Embedder | None) -> "Identity":
@@ -30,7 +30,7 @@ class Identity:
             h=encoder.h,
             d=encoder.d,
             k=check_k(encoder.k if k is None else k, encoder.h),
-            embedder=embedder.uri if embedder is not None else encoder.embedder,
+            embedder=encoder.embedder if embedder is None else embedder.uri,
         )
 
     @classmethod
@@ -38,20 +38,25 @@ class Identity:
         """Read what `to_metadata` wrote; raises CsrError if it is not there or too new."""
         stored = metadata.get(KEY)
         if not isinstance(stored, Mapping):
-            raise CsrError(f"{location} was not made by csr-qdrant: make a collection of its own")
+            raise CsrError(f"{location} was not made by csr-qdrant: index into a new collection")
         version = stored.get("format_version")
         if version != FORMAT_VERSION:
             raise CsrError(
                 f"{location} has format version {version}, this release reads {FORMAT_VERSION}: "
                 f"upgrade csr-qdrant"
             )
-        return cls(
-            fingerprint=str(stored["fingerprint"]),
-            h=int(stored["h"]),
-            d=int(stored["d"]),
-            k=int(stored["k"]),
-            embedder=stored["embedder"],
-        )
+        try:
+            return cls(
+                fingerprint=str(stored["fingerprint"]),
+                h=int(stored["h"]),
+                d=int(stored["d"]),
+                k=int(stored["k"]),
+                embedder=stored["embedder"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CsrError(
+                f"the metadata of {location} are damaged ({error!r}): index into a new collection"
+            ) from error
 
     def to_metadata(self) -> dict[str, Any]:
         """Return metadata for a store."""

@@ -7,13 +7,14 @@ unrecorded blocks are written once more, onto the same ids, so the end is the sa
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from csr_qdrant.collection import Collection
-from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.errors import ConfigError, CsrError, RowError
 from csr_qdrant.points import Rows, make_points
 from csr_qdrant.sources.base import Block, Source
 from csr_qdrant.stores.base import PointBatch
@@ -66,9 +67,12 @@ def index_source(
         config: settings.
         on_rows: called with the number of finished rows.
 
+    A finished source is skipped as well, until its files change; a changed one starts over, onto
+    the same ids. Whatever stops a run, the rows that it has written are recorded.
+
     Raises:
-        CsrError: a bad row. The rows before it are written and recorded; run again once it is
-            mended (a changed file starts over, onto the same ids).
+        RowError: a bad row. The rows before it are written and recorded.
+        CsrError: the source, the embedder or the engine failed.
     """
     config = config or IndexConfig()
     check_source(source, collection)
@@ -76,10 +80,16 @@ def index_source(
     skipped = journal.rows
     started = time.perf_counter()
     on_rows(skipped)
-    for points in _prepared(source, collection, config, skipped):
-        collection.store.upsert(points)
-        journal.add(points)
-        on_rows(journal.rows)
+    try:
+        with closing(_prepared(source, collection, config, skipped)) as batches:
+            for points in batches:
+                collection.store.upsert(points)
+                journal.add(points)
+                on_rows(journal.rows)
+    except BaseException:
+        with suppress(CsrError):  # what went wrong first is what the user must hear of
+            journal.write()
+        raise
     journal.write()
     seconds = time.perf_counter() - started
     if config.optimise:
@@ -108,34 +118,39 @@ def check_source(source: Source, collection: Collection) -> None:
     first = next(source.blocks(1), None)
     if first is None:
         raise CsrError(f"{source.name} holds no rows: there is nothing to index")
-    expected = collection.encoder
-    if first.vectors is not None and first.vectors.shape[1] != expected.d:
+    encoder = collection.encoder
+    if first.vectors is not None and first.vectors.shape[1] != encoder.d:
         raise CsrError(
             f"{source.name} holds vectors of {first.vectors.shape[1]} dimensions, but the encoder "
-            f"takes {expected.d}: use the embedding model that it was trained on"
+            f"takes {encoder.d}: use the embedding model that it was trained on"
         )
-    if first.codes is not None and first.codes.h != expected.h:
+    if first.codes is not None and first.codes.h != encoder.h:
         raise CsrError(
             f"{source.name} holds codes over {first.codes.h} latents, but the collection's "
-            f"encoder has {expected.h}: encode them with that encoder"
+            f"encoder has {encoder.h}: encode them with that encoder"
         )
 
 
 def _prepared(
     source: Source, collection: Collection, config: IndexConfig, start: int
-) -> Iterator[PointBatch]:
+) -> Generator[PointBatch]:
     """Yield points from row `start` on; the next block is made while one is being written."""
     blocks = source.blocks(BLOCK_ROWS[source.kind], start)
     with ThreadPoolExecutor(1, thread_name_prefix="index") as pool:
         coming = pool.submit(_next_points, blocks, source.name, collection, config)
-        while (points := coming.result()) is not None:
-            coming = pool.submit(_next_points, blocks, source.name, collection, config)
+        while (prepared := coming.result()) is not None:
+            points, error = prepared
+            if error is None:
+                coming = pool.submit(_next_points, blocks, source.name, collection, config)
             yield points
+            if error is not None:
+                raise error
 
 
 def _next_points(
     blocks: Iterator[Block], name: str, collection: Collection, config: IndexConfig
-) -> PointBatch | None:
+) -> tuple[PointBatch, RowError | None] | None:
+    """Return the points of the next block, or of its rows before a bad one and what is wrong."""
     block = next(blocks, None)
     if block is None:
         return None
@@ -143,6 +158,15 @@ def _next_points(
     if block.texts is not None:
         vectors = collection.embedder.embed_documents(block.texts)
     rows = Rows(block.ids, vectors, block.codes, block.payloads, block.start, name)
+    bad: RowError | None = None
+    while True:
+        try:
+            return _points(rows, collection, config), bad
+        except RowError as error:
+            bad, rows = error, rows.before(error.row)
+
+
+def _points(rows: Rows, collection: Collection, config: IndexConfig) -> PointBatch:
     return make_points(
         rows,
         collection.encoder,
@@ -167,12 +191,16 @@ class _Journal:
 
     @classmethod
     def open(cls, source: Source, collection: Collection, resume: bool) -> "_Journal":
-        key = _progress_key(source)
-        journal = cls(collection, key, source.name)
-        stored: Any = collection.store.metadata().get(key)
-        if resume and isinstance(stored, dict):
-            journal.rows = journal.written_rows = min(int(stored["rows"]), len(source))
-            journal.without_code = int(stored["without_code"])
+        """Return the journal of `source`; that of the file before it changed is removed."""
+        journal = cls(collection, _progress_key(source), source.name)
+        metadata = collection.store.metadata()
+        for key, stored in metadata.items():
+            is_ours = key.startswith(PROGRESS_KEY) and stored.get("source") == source.name
+            if is_ours and not (resume and key == journal.key):
+                collection.store.write_metadata(key, None)
+        if resume and (rows := finished_rows(source, metadata)):
+            journal.rows = journal.written_rows = rows
+            journal.without_code = int(metadata[journal.key]["without_code"])
         return journal
 
     def add(self, points: PointBatch) -> None:

@@ -1,15 +1,15 @@
 """From rows of any kind to points: encode, check, name."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from csr_qdrant.codes import SparseCodes
-from csr_qdrant.encoder import Encoder
-from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.encoder import F32, Encoder
+from csr_qdrant.errors import ConfigError, CsrError, RowError
 from csr_qdrant.ids import ExternalId, normalise_id, payload_with_id, point_id
 from csr_qdrant.stores.base import PointBatch
 
@@ -23,6 +23,16 @@ class Rows(NamedTuple):
     payloads: Sequence[Mapping[str, Any]] | None
     first: int = 0  # number of the first row, for messages
     name: str = "the vectors"
+
+    def before(self, row: int) -> "Rows":
+        """Return the rows before number `row`."""
+        kept = slice(row - self.first)
+        return self._replace(
+            ids=self.ids[kept],
+            vectors=None if self.vectors is None else self.vectors[kept],
+            codes=None if self.codes is None else self.codes[kept],
+            payloads=None if self.payloads is None else self.payloads[kept],
+        )
 
 
 class Added(NamedTuple):
@@ -43,36 +53,34 @@ def make_points(
 ) -> PointBatch:
     """Return the points of `rows`, with normalised codes of at most `k` latents.
 
-    Raises CsrError for unequal counts, repeated ids, wrong dimensions, NaN or infinity, and for
-    all-zero vectors unless `skip_zero`, which stores them without a code.
+    Raises CsrError for unequal counts, repeated ids and wrong dimensions, RowError for NaN or
+    infinity, and for all-zero vectors unless `skip_zero`, which stores them without a code.
     """
     if (rows.vectors is None) == (rows.codes is None):
-        raise ConfigError("give exactly one of vectors, texts and codes")
-    if rows.codes is not None and keep_dense:
-        raise ConfigError(
-            "this collection keeps dense vectors for rescoring, got codes alone: give the vectors"
-        )
+        raise ConfigError("give exactly one of vectors and codes")
     ids = _checked_ids(rows)
-    if rows.vectors is not None:
-        codes = _encode(rows, rows.vectors, encoder, k, skip_zero, device)
+    if rows.codes is not None:
+        if keep_dense:
+            raise ConfigError("dense vectors are kept here, got codes alone: give the vectors")
+        codes, dense = rows.codes.truncated(k), None
     else:
-        assert rows.codes is not None
-        codes = rows.codes.truncated(k)
+        codes, dense = _encode(rows, encoder, k, skip_zero, device)
     points = [point_id(each) for each in ids]
     payloads = rows.payloads if rows.payloads is not None else [None] * len(ids)
     named = map(payload_with_id, ids, points, payloads)
-    dense = np.asarray(rows.vectors, np.float32) if keep_dense else None
-    return PointBatch(points, codes.normalised(), dense, list(named))
+    return PointBatch(points, codes.normalised(), dense if keep_dense else None, list(named))
 
 
-def _checked_ids(rows: Rows) -> list[ExternalId]:
-    given = rows.vectors if rows.vectors is not None else rows.codes
-    counts = {"ids": len(rows.ids), "vectors": len(given) if given is not None else 0}
-    if rows.payloads is not None:
-        counts["payloads"] = len(rows.payloads)
+def check_counts(**given: Sized | None) -> None:
+    """Raise CsrError unless all that are given have the same length."""
+    counts = {name: len(each) for name, each in given.items() if each is not None}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise CsrError(f"rows need equal counts, got {listed}: give one of each a row")
+
+
+def _checked_ids(rows: Rows) -> list[ExternalId]:
+    check_counts(ids=rows.ids, vectors=rows.vectors, codes=rows.codes, payloads=rows.payloads)
     ids = [normalise_id(each) for each in rows.ids]
     if len(set(ids)) < len(ids):
         twice = next(each for each, count in Counter(ids).items() if count > 1)
@@ -81,26 +89,28 @@ def _checked_ids(rows: Rows) -> list[ExternalId]:
 
 
 def _encode(
-    rows: Rows,
-    vectors: npt.NDArray[Any],
-    encoder: Encoder,
-    k: int,
-    skip_zero: bool,
-    device: str | None,
-) -> SparseCodes:
-    codes = encoder.encode(vectors, k, device=device, first_row=rows.first, name=rows.name)
-    zero = np.flatnonzero(~np.any(vectors, axis=1))
-    if not len(zero):
-        return codes
-    if not skip_zero:
-        raise CsrError(
-            f"row {rows.first + int(zero[0])} of {rows.name} is all zeros: it has no direction; "
-            f"remove it, or skip zero rows to store it without a code"
+    rows: Rows, encoder: Encoder, k: int, skip_zero: bool, device: str | None
+) -> tuple[SparseCodes, F32]:
+    """Return codes, none for rows of zeros, and the vectors as float32."""
+    assert rows.vectors is not None
+    codes = encoder.encode(rows.vectors, k, device=device, first_row=rows.first, name=rows.name)
+    dense = np.asarray(rows.vectors, np.float32)
+    directed = dense.any(axis=1)
+    if not skip_zero and not directed.all():
+        bad = rows.first + int(np.argmin(directed))
+        raise RowError(
+            bad,
+            f"row {bad} of {rows.name} is all zeros, so it has no direction: remove it, or pass "
+            f"skip_zero to store it without a code",
         )
-    lengths = codes.lengths
-    kept = np.ones(len(codes.values), bool)
-    for row in zero:
-        kept[codes.indptr[row] : codes.indptr[row + 1]] = False
-    lengths[zero] = 0
-    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return SparseCodes(indptr, codes.indices[kept], codes.values[kept], codes.h)
+    return directed_codes(codes, dense), dense
+
+
+def directed_codes(codes: SparseCodes, dense: F32) -> SparseCodes:
+    """Return the codes without those of rows of zeros, which only the biases made."""
+    directed = dense.any(axis=1)
+    if directed.all():
+        return codes
+    kept = np.repeat(directed, codes.lengths)
+    indptr = np.concatenate([[0], np.cumsum(np.where(directed, codes.lengths, 0))])
+    return SparseCodes(indptr.astype(np.int64), codes.indices[kept], codes.values[kept], codes.h)
