@@ -75,7 +75,7 @@ def test_the_loss_falls_and_recall_rises() -> None:
     for term in ("reconstruction", "multi_k", "distillation"):
         assert reports[-1].terms[term] < 0.85 * reports[0].terms[term]
     peak = max(report.lr for report in reports)
-    assert reports[0].lr < 0.1 * peak and reports[-1].lr < 0.1 * peak <= 0.1 * config().lr
+    assert reports[0].lr < 0.1 * peak and reports[-1].lr < 0.1 * peak <= 0.1 * config().peak_lr(x.shape[1])
 
     assert [validation.step for validation in validations] == [20, 40, 60]
     untrained = fit(x, config(steps=1, warmup=0.5), device="cpu").info["validations"][-1]

@@ -130,7 +130,7 @@ def _train(run: Run, listeners: Listeners, keeper: Keeper, started: float) -> No
 
 
 def _one_step(run: Run, batch: TorchBatch) -> StepReport | None:
-    config, lr = run.config, learning_rate(run.config, run.progress)
+    config, lr = run.config, learning_rate(run.lr, run.config.warmup, run.progress)
     for group in run.optimiser.param_groups:
         group["lr"] = lr
     dead = (run.since_active >= config.dead_after).nonzero().squeeze(1)
@@ -141,7 +141,7 @@ def _one_step(run: Run, batch: TorchBatch) -> StepReport | None:
     reported = run.step % REPORT_EVERY == 0
     loss = float(outcome.loss.detach()) if reported else 0.0
     if not math.isfinite(loss):
-        raise diverged(config, run.step)
+        raise diverged(run.lr, run.step)
     _update(run, outcome)
     if not reported:
         return None
@@ -158,12 +158,11 @@ def _update(run: Run, outcome: Outcome) -> None:
     run.whole = True
 
 
-def learning_rate(config: TrainConfig, progress: float) -> float:
+def learning_rate(peak: float, warmup: float, progress: float) -> float:
     """Return the rate of this moment: a linear rise, then a cosine down to nothing."""
-    if progress < config.warmup:
-        return config.lr * max(progress / config.warmup, 0.01)
-    over = (progress - config.warmup) / (1 - config.warmup)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * over))
+    if progress < warmup:
+        return peak * max(progress / warmup, 0.01)
+    return peak * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
 def _validated(run: Run, listeners: Listeners) -> bool:

@@ -84,6 +84,11 @@ class Run:
         return Validator.of(self.prepared(queries), self.prepared(documents))
 
     @property
+    def lr(self) -> float:
+        """Peak learning rate."""
+        return self.config.peak_lr(len(self.model.pre_bias))
+
+    @property
     def progress(self) -> float:
         """Share of the run that is over, 0..1."""
         if self.config.minutes is not None:
@@ -142,7 +147,7 @@ class Run:
     def check_finite(self) -> None:
         """Raise CsrError if the weights are not finite, so that they are never kept."""
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
-            raise diverged(self.config, self.step)
+            raise diverged(self.lr, self.step)
 
     def encoder(self, info: dict[str, Any]) -> Encoder:
         """Return the trained encoder, of unscaled vectors and with the adapter folded in."""
@@ -167,15 +172,15 @@ class Run:
 def _optimiser(model: Autoencoder, config: TrainConfig, device: torch.device) -> torch.optim.AdamW:
     return torch.optim.AdamW(
         model.parameters(),
-        lr=config.lr,
+        lr=config.peak_lr(len(model.pre_bias)),
         weight_decay=config.weight_decay,
         fused=device.type in ("cpu", "cuda"),
     )
 
 
-def diverged(config: TrainConfig, step: int) -> CsrError:
+def diverged(lr: float, step: int) -> CsrError:
     """Return the error of a run whose loss or weights are no longer finite."""
     return CsrError(
-        f"training diverged: the loss is not finite at step {step}; lower lr (now {config.lr}) "
+        f"training diverged: the loss is not finite at step {step}; lower lr (now {lr:.2g}) "
         f"and start anew"
     )
