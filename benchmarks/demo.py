@@ -64,8 +64,9 @@ def dense_systems(adapter: Any | None = None) -> Iterator[System]:
         yield truncated(dims, name=f"MRL {dims} dims")
     for dims in (32, 64):
         yield truncated(dims, candidates=CANDIDATES, name=f"MRL {dims} dims, rescored")
-    yield DenseSystem(name="binary", quantisation="binary")
-    yield DenseSystem(name="binary, rescored", quantisation="binary", candidates=CANDIDATES)
+    yield DenseSystem(name="binary", m=0, quantisation="binary")
+    yield DenseSystem(name="binary, rescored", m=0, quantisation="binary", candidates=CANDIDATES)
+    yield DenseSystem(name="binary, HNSW, rescored", quantisation="binary", candidates=CANDIDATES)
 
 
 def code_systems(label: str, encoder: Encoder) -> Iterator[System]:

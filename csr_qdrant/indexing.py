@@ -22,7 +22,7 @@ from csr_qdrant.stores.base import PointBatch
 PROGRESS_KEY = "csr_qdrant_index_"
 FLUSH_ROWS = 16_384
 FLUSH_SECONDS = 5.0
-BLOCK_ROWS = {"vectors": 2048, "codes": 2048, "texts": 256}
+BLOCK_ROWS = {"vectors": 4096, "codes": 2048, "texts": 256}
 
 
 @dataclass(frozen=True, kw_only=True)
