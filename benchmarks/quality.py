@@ -104,7 +104,7 @@ def _line(runs: list[dict[str, Any]]) -> str:
 
 
 def main(
-    minutes: Annotated[float, typer.Option(help="Training time of each encoder.")] = 5.0,
+    minutes: Annotated[float, typer.Option(help="Training time of each encoder.")] = 3.0,
     seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 3,
     split: Annotated[str, typer.Option(help="Split to measure on.")] = "test",
     output: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
