@@ -116,6 +116,36 @@ def test_ctrl_c_leaves_the_journal_written(collection: Collection) -> None:
     check_holds(collection, vectors(300))
 
 
+@pytest.mark.parametrize("method", ["upsert", "flush", "write_metadata"])
+def test_rows_count_only_once_the_store_has_them(
+    collection: Collection, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine fails at every call in turn; what is recorded is there, and nothing is lost."""
+    source, calls = ArraySource(vectors(200)), 0
+    original = getattr(collection.store, method)
+
+    def failing(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls % 2 == 0:
+            raise CsrError("the disk is full")
+        return original(*arguments)
+
+    monkeypatch.setattr(collection.store, method, failing)
+    for _ in range(20):
+        try:
+            index_source(source, collection, IndexConfig(optimise=False))
+        except CsrError as error:
+            assert str(error) == "the disk is full"
+        else:
+            break
+        monkeypatch.setattr(collection.store, method, original)
+        recorded = finished_rows(source, collection.store.metadata())
+        assert set(range(recorded)) <= set(points_of(collection))
+        monkeypatch.setattr(collection.store, method, failing)
+    check_holds(collection, vectors(200))
+
+
 def test_a_failing_embedder_stops_the_run_between_blocks(collection: Collection) -> None:
     calls = []
 
