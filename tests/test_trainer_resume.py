@@ -105,7 +105,7 @@ fit(t.rows(), t.settings(), checkpoint=sys.argv[2], device="cpu", listeners=List
 """
 
 
-@pytest.mark.parametrize("supervision", ["alone", "pairs"])
+@pytest.mark.parametrize("supervision", ["alone", pytest.param("pairs", marks=pytest.mark.slow)])
 def test_killed_and_resumed_is_as_never_killed(
     supervision: str, tmp_path: Path, uninterrupted: dict[str, Encoder]
 ) -> None:

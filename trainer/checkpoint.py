@@ -29,7 +29,8 @@ class Checkpoint(NamedTuple):
 
     tensors: dict[str, Tensor]
     step: int  # steps done
-    elapsed_s: float  # training time so far
+    elapsed_s: float  # time since the run began, without breaks
+    scale: float  # what vectors are divided by
     validations: list[dict[str, Any]]
 
 
@@ -54,6 +55,7 @@ def write_checkpoint(path: Path, identity: str, checkpoint: Checkpoint) -> None:
         {
             "step": checkpoint.step,
             "elapsed_s": checkpoint.elapsed_s,
+            "scale": checkpoint.scale,
             "validations": checkpoint.validations,
         }
     )
@@ -97,7 +99,7 @@ def read_checkpoint(path: Path, identity: str, device: torch.device) -> Checkpoi
         )
     progress = json.loads(metadata["progress"])
     moved = {name: tensor.to(device) for name, tensor in tensors.items()}
-    return Checkpoint(moved, progress["step"], progress["elapsed_s"], progress["validations"])
+    return Checkpoint(moved, **progress)
 
 
 def _checksum(progress: str, tensors: Mapping[str, Tensor]) -> str:

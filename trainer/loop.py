@@ -23,7 +23,7 @@ from csr_qdrant.trainer.config import TrainConfig
 from csr_qdrant.trainer.data import Array, check_vectors, prefetched
 from csr_qdrant.trainer.objective import Outcome, TorchBatch, objective
 from csr_qdrant.trainer.reports import Listeners, StepReport
-from csr_qdrant.trainer.run import Run, diverged
+from csr_qdrant.trainer.run import Run, diverged, enough_memory
 from csr_qdrant.trainer.supervision import Labels, Pairs
 
 REPORT_EVERY = 10  # steps; reading a loss waits for the device
@@ -56,7 +56,9 @@ def fit(
         An encoder whose k is the largest of `config.k`; its `info` holds settings and measures.
 
     Raises:
-        CsrError: unusable vectors or supervision, a foreign checkpoint, a loss that is not finite.
+        CsrError: unusable vectors or supervision, a foreign checkpoint, a loss that is not finite,
+            too little memory.
+        ConfigError: settings that do not fit the vectors, an unknown device.
     """
     started = time.perf_counter()
     config, vectors = config or TrainConfig(), np.asarray(vectors)
@@ -72,8 +74,9 @@ def fit(
         config.checkpoint_seconds,
     )
     on = checked_device(device)
-    run = Run.prepare(vectors, config, given, pairs, on, keeper.read(on))
-    _train(run, listeners or Listeners(), keeper, started)
+    with enough_memory(config, vectors.shape[1]):
+        run = Run.prepare(vectors, config, given, pairs, on, keeper.read(on))
+        _train(run, listeners or Listeners(), keeper, started)
     return run.encoder(info or {})
 
 
@@ -174,7 +177,7 @@ def _validated(run: Run, listeners: Listeners) -> bool:
     done = bool(run.validations) and run.validations[-1]["step"] == run.step
     due = over or (run.step > 0 and run.step % run.config.validate_every == 0)
     if run.validator is not None and due and not done:
-        measured = run.validator.measure(run.model, tuple(sorted(run.config.k)), run.step)
+        measured = run.validator.measure(run.model, tuple(sorted(set(run.config.k))), run.step)
         run.validations.append(measured.to_json())
         listeners.on_validation(measured)
     return over

@@ -1,6 +1,7 @@
 """The state of one training run: how it is prepared, kept, taken up again and finished."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -62,7 +63,7 @@ class Run:
         adapter = kept.get("adapter")
         if pairs is not None and config.adapter_steps and adapter is None:
             adapter = learn_adapter(vectors, pairs, config, device)
-        scale = float(kept["scale"]) if saved else typical_norm(vectors)
+        scale = saved.scale if saved else typical_norm(vectors)
         model = Autoencoder(d, h, torch.Generator().manual_seed(config.seed)).to(device)
         batches = sampler(vectors, split, labels, pairs, config.batch_size, config.seed)
         since = torch.zeros(h, dtype=torch.int64, device=device)
@@ -117,10 +118,9 @@ class Run:
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{key}": value for key, value in state.items()}
         tensors["since_active"] = self.since_active
-        tensors["scale"] = torch.tensor(self.scale, dtype=torch.float64)
         if self.adapter is not None:
             tensors["adapter"] = self.adapter
-        return Checkpoint(tensors, self.step, self.elapsed_s, self.validations)
+        return Checkpoint(tensors, self.step, self.elapsed_s, self.scale, self.validations)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take up the run where `checkpoint` left it."""
@@ -176,6 +176,21 @@ def _optimiser(model: Autoencoder, config: TrainConfig, device: torch.device) ->
         weight_decay=config.weight_decay,
         fused=device.type in ("cpu", "cuda"),
     )
+
+
+@contextmanager
+def enough_memory(config: TrainConfig, d: int) -> Iterator[None]:
+    """Turn a failed allocation of torch's in the block into a CsrError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch's own kinds are RuntimeErrors
+        text = str(error).lower()
+        if not isinstance(error, MemoryError) and not ("memory" in text and "alloc" in text):
+            raise
+        raise CsrError(
+            f"memory does not suffice for h={config.hidden_size(d)} latents and batches of "
+            f"{config.batch_size} rows: lower h or batch_size"
+        ) from error
 
 
 def diverged(lr: float, step: int) -> CsrError:

@@ -87,7 +87,11 @@ class LabelSampler(NamedTuple):
 
 
 class PairSampler(NamedTuple):
-    """Half a batch of training rows and queries, half of pairs; each row in it stands once."""
+    """Half a batch of training rows and queries, half of pairs; each row in it stands once.
+
+    Pairs may name held-out rows: what validation measures, agreement with the dense neighbours, is
+    not what pairs teach.
+    """
 
     vectors: Array
     split: Split

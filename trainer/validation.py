@@ -19,7 +19,7 @@ class AtK(NamedTuple):
     """Measures with k active latents, in queries and documents alike."""
 
     k: int
-    recall: float  # recall@10 of the dense vectors' neighbours
+    recall: float  # recall@10 of the neighbours by dense (where there is one, adapted) vectors
     fvu: float  # fraction of variance unexplained by the reconstruction
     postings: float  # expected postings touched a query, as a multiple of the corpus size N
     longest_list: float  # share of the documents in the longest posting list
