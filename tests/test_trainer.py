@@ -15,7 +15,6 @@ import torch
 from csr_qdrant import Encoder, SparseCodes
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.trainer import Listeners, Pairs, StepReport, TrainConfig, Validation, fit
-from csr_qdrant.trainer.adapter import adapt, learn_adapter
 from csr_qdrant.trainer.model import Autoencoder
 
 Floats = npt.NDArray[np.float32]
@@ -327,131 +326,6 @@ print(peak[0] - before)
     )
     growth_mb = float(run.stdout)
     assert growth_mb < 100  # the file holds 146 MB, its values as float32 take 293
-
-
-# --- supervision --------------------------------------------------------------------------
-
-
-def test_labels_make_codes_of_a_label_alike() -> None:
-    rng = np.random.default_rng(0)
-    # Labels show in two of 64 dimensions; together, the others are louder.
-    labels = rng.integers(6, size=900)
-    angles = labels * np.pi / 3
-    x = 1.5 * rng.standard_normal((900, 64))
-    x[:, 0], x[:, 1] = 3 * np.cos(angles), 3 * np.sin(angles)
-    x = x.astype(np.float32)
-    names = np.array(["ash", "birch", "cedar", "date", "elm", "fir"])[labels]
-
-    def agreement(encoder: Encoder) -> float:
-        scores = cosines(encoder.encode(x[:300]), encoder.encode(x[300:]))
-        return float((labels[300:][scores.argmax(1)] == labels[:300]).mean())
-
-    settings: dict[str, Any] = {"k": (8,), "h": 128, "steps": 80, "held_out": 0, "lr": 0.01}
-    learned = fit(x[300:], config(**settings, supervised=4.0), labels=names[300:], device="cpu")
-    alone = fit(x[300:], config(**settings), device="cpu")
-    assert agreement(learned) > agreement(alone) + 0.15
-    numbered = fit(x[300:], config(**settings, supervised=4.0), labels=labels[300:], device="cpu")
-    assert numbered.fingerprint == learned.fingerprint
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [[0, 0, *range(1, 99)], [None] * 90 + ["a", "a", "b"] + [None] * 7],
-    ids=["mostly alone", "mostly missing"],
-)
-def test_labels_that_are_hardly_ever_shared_train(labels: list[Any]) -> None:
-    x, _ = clustered(100)
-    encoder = fit(x, small(steps=20, batch_size=4), labels=labels, device="cpu")
-    assert np.isfinite(encoder.weight).all()
-
-
-def test_supervision_that_cannot_be_used_is_refused() -> None:
-    x, labels = clustered(50)
-    with pytest.raises(CsrError, match="labels must differ, got a single label"):
-        fit(x, small(), labels=np.zeros(50), device="cpu")
-    with pytest.raises(CsrError, match="labels must be one a row: 50 rows"):
-        fit(x, small(), labels=labels[:49], device="cpu")
-    pairs = Pairs.of(x[:3], [0, 1], [7, 50])
-    with pytest.raises(CsrError, match="pairs name document row 50, but there are 50"):
-        fit(x, small(), pairs=pairs, device="cpu")
-    with pytest.raises(ConfigError, match="labels and pairs cannot be learned together"):
-        fit(x, small(), labels=labels, pairs=Pairs.of(x[:3], [0], [7]), device="cpu")
-    queries = x[:3].copy()
-    queries[1] = 0
-    with pytest.raises(CsrError, match="row 1 of the query vectors is all zeros"):
-        fit(x, small(), pairs=Pairs.of(queries, [0, 1], [7, 8]), device="cpu")
-
-
-class Matching:
-    """Documents and queries that share a signal in 12 of 32 dimensions; the rest is loud noise."""
-
-    def __init__(self, n: int = 1200) -> None:
-        rng = np.random.default_rng(5)
-        signal, d = rng.standard_normal((n, 12)), 32
-
-        def noisy(strength: float) -> Floats:
-            noise = strength * rng.standard_normal((n, d - 12))
-            turned = np.concatenate([signal, noise], 1) @ rotation
-            return unit(turned + 0.1 * rng.standard_normal((n, d)))
-
-        rotation = np.linalg.qr(rng.standard_normal((d, d)))[0]
-        self.documents, self.queries = noisy(1.5), noisy(1.5)
-        self.train, self.test = np.arange(n - 300), np.arange(n - 300, n)
-        self.pairs = Pairs.of(self.queries[self.train], self.train, self.train)
-
-    def recall(self, scores: Floats) -> float:
-        """Share of test queries whose own document is among the first ten of `scores`."""
-        own = scores[np.arange(len(self.test)), self.test]
-        return float(((scores > own[:, None]).sum(1) < 10).mean())
-
-    def recall_of(self, encoder: Encoder) -> float:
-        queries = encoder.encode(self.queries[self.test])
-        return self.recall(cosines(queries, encoder.encode(self.documents)))
-
-
-@pytest.fixture(scope="module")
-def matching() -> Matching:
-    return Matching()
-
-
-def test_pairs_teach_what_matters(matching: Matching) -> None:
-    def recall(pairs: Pairs | None, **more: Any) -> float:
-        settings = {"k": (16,), "steps": 60, "batch_size": 256, "held_out": 0, **more}
-        encoder = fit(matching.documents, config(**settings), pairs=pairs, device="cpu")
-        assert encoder.info["adapter"] == bool(pairs and more["adapter_steps"])
-        return matching.recall_of(encoder)
-
-    alone = recall(None)
-    assert recall(matching.pairs, adapter_steps=150) > alone + 0.15
-    # Without the adapter, what is learned comes from the supervised term.
-    ignored = recall(matching.pairs, adapter_steps=0, supervised=0.0)
-    assert recall(matching.pairs, adapter_steps=0, supervised=4.0) > ignored + 0.15
-
-
-def test_the_adapter_brings_queries_to_their_documents(matching: Matching) -> None:
-    settings = config(adapter_steps=150, batch_size=256)
-    adapter = learn_adapter(matching.documents, matching.pairs, settings, torch.device("cpu"))
-    queries = adapt(adapter, matching.queries[matching.test])
-    documents = adapt(adapter, matching.documents)
-    assert np.linalg.norm(documents, axis=1) == pytest.approx(np.ones(len(documents)), rel=1e-5)
-    before = matching.recall(matching.queries[matching.test] @ matching.documents.T)
-    assert matching.recall(queries @ documents.T) > before + 0.2
-
-
-def test_the_adapter_is_folded_into_the_encoder(matching: Matching) -> None:
-    from csr_qdrant.trainer.folding import folded
-
-    model = Autoencoder(32, 64, torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        model.latent_bias.uniform_(-0.2, 0.2, generator=torch.Generator().manual_seed(1))
-        model.pre_bias.uniform_(-0.2, 0.2, generator=torch.Generator().manual_seed(2))
-    adapter = torch.eye(32) + 0.3 * torch.randn(32, 32, generator=torch.Generator().manual_seed(3))
-    x = matching.documents[:200]
-    encoder = model.to_encoder(2.0, k=8)
-    direct = encoder.encode(x @ adapter.numpy().T, device="numpy")
-    through = folded(encoder, adapter).encode(x, device="numpy")
-    assert np.abs(through.to_dense() - direct.to_dense()).max() < 1e-5
-    assert direct.lengths.min() == 8
 
 
 # --- refusing and failing -----------------------------------------------------------------
