@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from csr_qdrant.closing import Closing
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.embedders import Embedder
 from csr_qdrant.encoder import F32, Encoder
@@ -28,7 +28,7 @@ ENCODER_FOLDER = "encoder"
 __all__ = ["Added", "Collection", "Hit"]
 
 
-class Collection:
+class Collection(Closing):
     """Codes of an encoder in one of Qdrant's engines.
 
     Make one with `create` or open one with `open` (a folder, embedded engine), or with
@@ -150,19 +150,6 @@ class Collection:
     def close(self) -> None:
         """Make everything durable and release the engine."""
         self.store.close()
-
-    def __enter__(self) -> Self:
-        """Return the collection itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the collection."""
-        self.close()
 
     @property
     def embedder(self) -> Embedder:

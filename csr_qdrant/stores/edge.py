@@ -9,12 +9,12 @@ Edge is in beta; nothing else in this package imports it, apart from conversions
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import qdrant_edge as engine
 
 from csr_qdrant.atomic import replaced_folder
+from csr_qdrant.closing import Closing
 from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores.base import Hit, Json, PointBatch, Schema, Search, StoredPoint, StoreInfo
@@ -44,7 +44,7 @@ _DATATYPES = {
 }
 
 
-class EdgeStore:
+class EdgeStore(Closing):
     """One collection in a folder; open in one process at a time. See `Store` for the methods."""
 
     def __init__(self, folder: Path, shard: Any, schema: Schema, metadata: Json) -> None:
@@ -213,19 +213,6 @@ class EdgeStore:
         with plain_errors(self._folder):
             shard.flush()
             shard.close()
-
-    def __enter__(self) -> Self:
-        """Return the store itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the store."""
-        self.close()
 
     # --- to and from the engine's types -----------------------------------------------------
 

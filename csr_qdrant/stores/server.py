@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from qdrant_client import QdrantClient, models
 
+from csr_qdrant.closing import Closing
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores import server_config as config
@@ -28,7 +28,7 @@ ONCE = RetryPolicy(attempts=1)
 IDS_PER_REQUEST = 10_000
 
 
-class ServerStore:
+class ServerStore(Closing):
     """One collection on a server. See `Store` for the methods.
 
     Writes wait until the server keeps them, and are repeated as `writes` says while it is busy or
@@ -208,19 +208,6 @@ class ServerStore:
         if self._owns_client and not self._closed:
             self._client.close()
         self._closed = True
-
-    def __enter__(self) -> Self:
-        """Return the store itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the store."""
-        self.close()
 
     # --- calls ------------------------------------------------------------------------------
 
