@@ -6,13 +6,18 @@ For each seed two encoders are trained with the default settings: on the verses 
 the train pairs. The pairs have nothing to do with the test topics, but some of their verses; so
 supervised figures stand beside those of a dense linear adapter learned from the same pairs, and
 everything is given once more on the judged verses that no train pair names.
+
+Trainings run beside each other on one thread each; alone, on all threads, one makes more steps.
 """
 
+import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
@@ -61,26 +66,42 @@ def _ndcg(task: Task, seen: frozenset[str], rows: Any, scores: Any) -> dict[str,
     }
 
 
-def train_and_measure(
-    minutes: float, seeds: list[int], split: str
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (kind, result) of each run, and the dense figures first."""
+class Job(NamedTuple):
+    """One training, or the dense vectors' own figures."""
+
+    kind: str  # dense, dense adapter, alone or pairs
+    seed: int
+    minutes: float
+    split: str
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Train and measure; needs nothing but the installed package."""
     data = Nave()
     embedded = embed(data, load_embedder(EMBEDDER))
-    task, seen = nave_task(data, embedded, split), data.seen_in_training
+    task, seen = nave_task(data, embedded, job.split), data.seen_in_training
+    if job.kind == "dense":
+        return measure_dense(task, seen, task.vectors, task.queries)
     pairs = train_pairs(data, embedded.queries["train"])
-    yield "dense", measure_dense(task, seen, task.vectors, task.queries)
-    for seed in seeds:
-        config = TrainConfig(minutes=minutes, seed=seed)
+    config = TrainConfig(minutes=job.minutes, seed=job.seed)
+    if job.kind == "dense adapter":
         matrix = learn_adapter(task.vectors, pairs, config, torch.device("cpu"))
         adapted = adapt(matrix, task.vectors), adapt(matrix, task.queries)
-        yield "dense adapter", {"seed": seed, **measure_dense(task, seen, *adapted)}
-        for kind, supervision in (("alone", None), ("pairs", pairs)):
-            encoder = fit(task.vectors, config, pairs=supervision, device="cpu")
-            at = {str(k): measure_codes(encoder, task, seen, k) for k in KS}
-            made = {name: encoder.info[name] for name in ("steps", "seconds")}
-            dead = encoder.info["validations"][-1]["dead"]
-            yield kind, {"seed": seed, **made, "dead": dead, "at": at}
+        return {"seed": job.seed, **measure_dense(task, seen, *adapted)}
+    supervision = pairs if job.kind == "pairs" else None
+    encoder = fit(task.vectors, config, pairs=supervision, device="cpu")
+    made = {name: encoder.info[name] for name in ("steps", "seconds")}
+    dead = encoder.info["validations"][-1]["dead"]
+    at = {str(k): measure_codes(encoder, task, seen, k) for k in KS}
+    return {"seed": job.seed, **made, "dead": dead, "at": at}
+
+
+def run_jobs(jobs: list[Job]) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Yield each job's result; as many run at once as there are cores, on one thread each."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"  # read by the processes that start now
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        yield from zip(jobs, pool.map(run_job, jobs), strict=True)
 
 
 def summary(results: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
@@ -104,16 +125,19 @@ def _line(runs: list[dict[str, Any]]) -> str:
 
 
 def main(
-    minutes: Annotated[float, typer.Option(help="Training time of each encoder.")] = 3.0,
+    minutes: Annotated[float, typer.Option(help="Training time of each encoder.")] = 5.0,
     seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 3,
     split: Annotated[str, typer.Option(help="Split to measure on.")] = "test",
     output: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
     """Train and measure with several seeds."""
     results: dict[str, list[dict[str, Any]]] = {}
-    for kind, result in train_and_measure(minutes, list(range(seeds)), split):
-        typer.echo(f"quality: {kind}: {result}", err=True)
-        results.setdefault(kind, []).append(result)
+    jobs = [Job("dense", 0, minutes, split)]
+    for kind in ("dense adapter", "alone", "pairs"):
+        jobs += [Job(kind, seed, minutes, split) for seed in range(seeds)]
+    for job, result in run_jobs(jobs):
+        typer.echo(f"quality: {job.kind}: {result}", err=True)
+        results.setdefault(job.kind, []).append(result)
     params = {"minutes": minutes, "seeds": seeds, "split": split, "embedder": EMBEDDER}
     path = write_record("quality", params, results, output)
     report("quality", summary(results), path)
