@@ -19,9 +19,9 @@ Kernel = Callable[[F32], SparseCodes]  # (n, d) to the codes of one block
 
 # Below this many rows numpy answers before torch has been imported.
 ROWS_WORTH_TORCH = 4096
-# Pre-activations (rows × h float32) that are held at once: large enough for the matrix product; on
-# a CPU small enough that the choice of the strongest finds them still in cache.
-BLOCK_BYTES = 16 << 20
+# Pre-activations (rows × h float32) that are held at once. Smaller blocks start and join the
+# threads more often, which costs most where other programs want the cores.
+BLOCK_BYTES = 32 << 20
 GPU_BLOCK_BYTES = 256 << 20
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from csr_qdrant.encoder import F32, Encoder
 
 ROWS_WORTH_A_THREAD = 64
-CHUNK_BYTES = 1 << 20  # of pre-activations that the second pass finds in a core's own cache
+CHUNK_BYTES = 1 << 20  # of pre-activations that every pass but the first finds in a core's cache
 SMALLEST = np.nextafter(np.float32(0), np.float32(1))  # above zero
 
 
@@ -29,43 +29,46 @@ def numpy_kernel(encoder: "Encoder", k: int) -> "Callable[[F32], SparseCodes]":
         if len(held) < len(rows):  # used again by every block: fresh memory costs page faults
             held = np.empty((len(rows), encoder.h), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # `strongest_codes` reports it
-            activations = np.matmul(rows, transposed, out=held[: len(rows)])
-            activations += offset
-        return strongest_codes(activations, k)
+            products = np.matmul(rows, transposed, out=held[: len(rows)])
+        return strongest_codes(products, offset, k)
 
     return encode
 
 
-def strongest_codes(activations: "F32", k: int) -> SparseCodes:
-    """Return the positive ones among the `k` largest entries of each row of an (n, h) array.
+def strongest_codes(products: "F32", offset: "F32", k: int) -> SparseCodes:
+    """Return the positive ones among the `k` largest entries of each row of `products + offset`.
 
-    Raises CsrError for rows that overflowed.
+    `products`, (n, h), is overwritten by the sums. Raises CsrError for rows that overflowed.
     """
-    threads = min(8, cpu_count() or 1, len(activations) // ROWS_WORTH_A_THREAD)
+    threads = min(8, cpu_count() or 1, len(products) // ROWS_WORTH_A_THREAD)
     if threads < 2:
-        return _strongest(activations, k)
+        return _strongest(products, offset, k)
     # numpy works on one thread but lets go of the interpreter lock meanwhile.
     with ThreadPoolExecutor(threads) as pool:
-        parts = pool.map(_strongest, np.array_split(activations, threads), [k] * threads)
-        return SparseCodes.concatenate(list(parts))
+        parts = [
+            pool.submit(_strongest, part, offset, k) for part in np.array_split(products, threads)
+        ]
+        return SparseCodes.concatenate([part.result() for part in parts])
 
 
-def _strongest(activations: "F32", k: int) -> SparseCodes:
-    n, h = activations.shape
+def _strongest(products: "F32", offset: "F32", k: int) -> SparseCodes:
+    n, h = products.shape
     step = max(1, CHUNK_BYTES // (4 * h))
-    chunks = [_candidates(activations[at : at + step], k) + at * h for at in range(0, n, step)]
+    chunks = [_candidates(products[at : at + step], offset, k) + at * h for at in range(0, n, step)]
     candidates = np.concatenate([*chunks, np.zeros(0, np.int64)])
     indptr = np.searchsorted(candidates, np.arange(n + 1) * h)
     latents = candidates - np.repeat(np.arange(n) * h, np.diff(indptr))
-    values = activations.ravel()[candidates]
+    values = products.ravel()[candidates]
     return SparseCodes(indptr, latents.astype(np.uint32), values, h).truncated(k)
 
 
-def _candidates(activations: "F32", k: int) -> "npt.NDArray[np.intp]":
+def _candidates(activations: "F32", offset: "F32", k: int) -> "npt.NDArray[np.intp]":
     """Return the places, counted through all rows, of the k largest and of few more.
 
     Two passes over the array, where finding exactly the k largest at once takes many.
     """
+    with np.errstate(over="ignore", invalid="ignore"):
+        activations += offset
     bounds = _lower_bounds(activations, k)
     if not np.isfinite(bounds).all():
         raise CsrError("the dense vectors overflow float32 in the encoder: scale them as trained")

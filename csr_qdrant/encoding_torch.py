@@ -55,9 +55,9 @@ def torch_kernel(
         if len(held) < len(rows):  # used again by every block: fresh memory costs page faults
             held = torch.empty((len(rows), encoder.h), device=device)
         block, out = _tensor(rows).to(device), held[: len(rows)]
-        activations = torch.addmm(offset, block, transposed, out=out)
         if on_cpu:  # several times faster than torch's topk
-            return strongest_codes(activations.numpy(), k)
+            return strongest_codes(torch.mm(block, transposed, out=out).numpy(), encoder.offset, k)
+        activations = torch.addmm(offset, block, transposed, out=out)
         values, latents = activations.topk(k, dim=1, sorted=False)
         return SparseCodes.from_topk(latents.cpu().numpy(), values.cpu().numpy(), encoder.h)
 

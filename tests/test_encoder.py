@@ -93,7 +93,8 @@ def test_the_strongest_of_many_with_ties_and_clusters(data: st.DataObject) -> No
     activations = rng.integers(-levels, levels + 1, (n, h)).astype(np.float32)
     if data.draw(st.booleans()):  # large ones at equal distances, so in few columns
         activations[:, :: data.draw(st.integers(1, h))] += 10
-    codes = strongest_codes(activations, k)
+    zeros = np.zeros(h, np.float32)
+    codes = strongest_codes(activations.copy(), zeros, k)
     for (latents, values), row in zip(codes.rows(), activations, strict=True):
         best = np.sort(row)[::-1][:k]
         assert sorted(values.tolist(), reverse=True) == best[best > 0].tolist()
@@ -103,14 +104,16 @@ def test_the_strongest_of_many_with_ties_and_clusters(data: st.DataObject) -> No
 def test_ties_go_to_the_lower_latent() -> None:
     activations = np.full((1, 300), 2.0, np.float32)
     activations[0, 290] = 3.0
-    assert strongest_codes(activations, 4).indices.tolist() == [0, 1, 2, 290]
+    codes = strongest_codes(activations, np.zeros(300, np.float32), 4)
+    assert codes.indices.tolist() == [0, 1, 2, 290]
 
 
 def test_many_rows_are_shared_among_threads_and_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csr_qdrant.encoding_numpy, "CHUNK_BYTES", 4 * 96 * 5)
     monkeypatch.setattr(csr_qdrant.encoding_numpy, "cpu_count", lambda: 3)
-    activations = rows_of(1000, 96)
-    codes = strongest_codes(activations, 6)
+    offset, activations = rows_of(1, 96, seed=2)[0], rows_of(1000, 96)
+    codes = strongest_codes(activations.copy(), offset, 6)
+    activations += offset
     expected = np.where(activations >= np.sort(activations, axis=1)[:, [-6]], activations, 0)
     np.testing.assert_array_equal(codes.to_dense(), np.maximum(expected, 0))
 
