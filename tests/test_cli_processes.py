@@ -69,7 +69,13 @@ def test_a_full_disk_behind_stdout_is_one_sentence(tmp_path: Path, body: str) ->
 
 def test_control_c_ends_the_command_with_130(tmp_path: Path) -> None:
     body = "(Output().note('ready'), time.sleep(60))"
-    with subprocess.Popen(script(tmp_path, body), stderr=subprocess.PIPE, text=True) as process:
+    # A test run in the background passes on that it ignores SIGINT; here it must be heard.
+    with subprocess.Popen(
+        script(tmp_path, body),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert process.stderr is not None
         assert process.stderr.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
