@@ -12,7 +12,7 @@ class DemoConfig:
     """Settings of the demonstration."""
 
     minutes: float = field(
-        default=1.2, metadata={"help": "Training time of each of the two encoders."}
+        default=0.8, metadata={"help": "Training time of each of the two encoders."}
     )
     quick: bool = field(
         default=False, metadata={"help": "A few steps and queries only: shows that it runs."}
