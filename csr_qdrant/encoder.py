@@ -20,8 +20,9 @@ Kernel = Callable[[F32], SparseCodes]  # (n, d) to the codes of one block
 # Below this many rows numpy answers before torch has been imported.
 ROWS_WORTH_TORCH = 4096
 # Pre-activations (rows × h float32) that are held at once. Smaller blocks start and join threads
-# more often, and torch's spin for milliseconds after each product, while numpy wants the cores.
-BLOCK_BYTES = 64 << 20
+# more often, and torch's spin for milliseconds after each product, while numpy wants the cores;
+# from 32 MB on, glibc maps fresh pages for every call, which cost 5 % of it.
+BLOCK_BYTES = 30 << 20
 GPU_BLOCK_BYTES = 256 << 20
 
 
