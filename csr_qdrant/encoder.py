@@ -2,11 +2,11 @@
 
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +15,20 @@ from csr_qdrant.codes import SparseCodes
 from csr_qdrant.errors import ConfigError, CsrError, RowError
 
 F32 = npt.NDArray[np.float32]
-Kernel = Callable[[F32], SparseCodes]  # (n, d) to the codes of one block
 
 # Below this many rows numpy answers before torch has been imported.
 ROWS_WORTH_TORCH = 4096
-# Pre-activations (rows × h float32) that are held at once. Smaller blocks start and join threads
-# more often, and torch's spin for milliseconds after each product, while numpy wants the cores;
-# from 32 MB on, glibc maps fresh pages for every call, which cost 5 % of it.
-BLOCK_BYTES = 30 << 20
-GPU_BLOCK_BYTES = 256 << 20
+# Pre-activations (rows × h float32) that one thread or program holds at once on a CPU. From 32 MB
+# on, glibc would map fresh pages for every call.
+BLOCK_BYTES = 12 << 20
+
+
+class Kernel(NamedTuple):
+    """How vectors become codes on some device."""
+
+    encode: Callable[[F32], SparseCodes]  # one block, (n, d)
+    block_bytes: int = BLOCK_BYTES
+    over: Callable[[Callable[[int], SparseCodes], range], Iterable[SparseCodes]] = map  # all blocks
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,7 +115,8 @@ class Encoder:
         Args:
             dense: (n, d), any float type; may be a memory map larger than RAM.
             k: active latents at most; None: the encoder's own.
-            batch_size: rows held in float32 at once; None: as many as suit the device.
+            batch_size: rows of a block; None: as many as suit the device. On a CPU with torch,
+                each thread encodes blocks of its own.
             device: `numpy`, `cpu`, `cuda`, `cuda:1`, `mps`, …; all but the first need torch.
                 None: torch's best device if torch is loaded already or the batch is worth
                 loading it, otherwise numpy.
@@ -127,22 +133,23 @@ class Encoder:
         """
         rows = self._checked(dense)
         k = check_k(self.k if k is None else k, self.h)
-        kernel, on_cpu = self._kernel(k, device, len(rows))
-        if batch_size is None:
-            batch_size = max(64, (BLOCK_BYTES if on_cpu else GPU_BLOCK_BYTES) // (4 * self.h))
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-        codes = []
-        for start in range(0, max(1, len(rows)), batch_size):
-            block = _float32(rows[start : start + batch_size])
+        kernel = self._kernel(k, device, len(rows))
+        size = max(64, kernel.block_bytes // (4 * self.h)) if batch_size is None else batch_size
+        if size < 1:
+            raise ConfigError(f"batch_size must be at least 1, got {size}")
+
+        def encode_from(start: int) -> SparseCodes:
+            block = _float32(rows[start : start + size])
             try:
-                codes.append(kernel(standardised(block) if self.layer_norm else block))
+                return kernel.encode(standardised(block) if self.layer_norm else block)
             except CsrError:
                 # NaN or infinity reaches all pre-activations of its row, so looking at those that
                 # are kept found it, at a small part of the cost of looking at the vectors.
                 _check_finite(block, first_row + start, name)
                 raise
-        return SparseCodes.concatenate(codes)
+
+        starts = range(0, max(1, len(rows)), size)
+        return SparseCodes.concatenate(list(kernel.over(encode_from, starts)))
 
     def _checked(self, dense: npt.ArrayLike) -> npt.NDArray[Any]:
         try:
@@ -158,8 +165,7 @@ class Encoder:
             raise CsrError(f"dense vectors must be numbers, got {rows.dtype}: convert them first")
         return rows
 
-    def _kernel(self, k: int, device: str | None, n: int) -> tuple[Kernel, bool]:
-        """Return the function for one block, and whether it runs on a CPU."""
+    def _kernel(self, k: int, device: str | None, n: int) -> Kernel:
         if device is None and "torch" not in sys.modules and n < ROWS_WORTH_TORCH:
             device = "numpy"
         if device != "numpy":
@@ -175,7 +181,7 @@ class Encoder:
                 return torch_kernel(self, k, device)
         from csr_qdrant.encoding_numpy import numpy_kernel
 
-        return numpy_kernel(self, k), True
+        return Kernel(numpy_kernel(self, k))
 
     def decode(self, codes: SparseCodes) -> F32:
         """Return the reconstructions `Wᵀ z + b_pre`, (n, d), of raw codes.

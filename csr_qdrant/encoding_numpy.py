@@ -30,17 +30,17 @@ def numpy_kernel(encoder: "Encoder", k: int) -> "Callable[[F32], SparseCodes]":
             held = np.empty((len(rows), encoder.h), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # `strongest_codes` reports it
             products = np.matmul(rows, transposed, out=held[: len(rows)])
-        return strongest_codes(products, offset, k)
+        return strongest_codes(products, offset, k, cpu_count() or 1)
 
     return encode
 
 
-def strongest_codes(products: "F32", offset: "F32", k: int) -> SparseCodes:
+def strongest_codes(products: "F32", offset: "F32", k: int, threads: int) -> SparseCodes:
     """Return the positive ones among the `k` largest entries of each row of `products + offset`.
 
     `products`, (n, h), is overwritten by the sums. Raises CsrError for rows that overflowed.
     """
-    threads = min(8, cpu_count() or 1, len(products) // ROWS_WORTH_A_THREAD)
+    threads = min(8, threads, len(products) // ROWS_WORTH_A_THREAD)
     if threads < 2:
         return _strongest(products, offset, k)
     # numpy works on one thread but lets go of the interpreter lock meanwhile.

@@ -1,21 +1,22 @@
 """Encoding on torch: all cores of a CPU, CUDA or Apple's GPU."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
 from csr_qdrant.codes import SparseCodes
+from csr_qdrant.encoder import BLOCK_BYTES, F32, Encoder, Kernel
 from csr_qdrant.encoding_numpy import strongest_codes
 from csr_qdrant.errors import ConfigError
 
-if TYPE_CHECKING:
-    from csr_qdrant.encoder import F32, Encoder
-
+CPU_BYTES = 128 << 20  # of pre-activations at once, on all threads together
+GPU_BLOCK_BYTES = 256 << 20
 Weights = tuple[torch.Tensor, torch.Tensor]
-_COPIES: "WeakKeyDictionary[Encoder, dict[torch.device, Weights]]" = WeakKeyDictionary()
+_COPIES: WeakKeyDictionary[Encoder, dict[torch.device, Weights]] = WeakKeyDictionary()
 
 
 def best_device() -> torch.device:
@@ -40,31 +41,59 @@ def checked_device(name: str | None) -> torch.device:
     return device
 
 
-def torch_kernel(
-    encoder: "Encoder", k: int, device_name: str | None
-) -> "tuple[Callable[[F32], SparseCodes], bool]":
-    """Return a function from (n, d) vectors to their codes, and whether it runs on a CPU."""
+def torch_kernel(encoder: Encoder, k: int, device_name: str | None) -> Kernel:
+    """Return how to encode on the device of that name, None: the best one."""
     device = checked_device(device_name)
+    return _cpu_kernel(encoder, k) if device.type == "cpu" else _gpu_kernel(encoder, k, device)
+
+
+def _gpu_kernel(encoder: Encoder, k: int, device: torch.device) -> Kernel:
     transposed, offset = _weights(encoder, device)
-    on_cpu = device.type == "cpu"
-    held = torch.empty((0, encoder.h), device=device)
 
     @torch.inference_mode()
-    def encode(rows: "F32") -> SparseCodes:
-        nonlocal held
-        if len(held) < len(rows):  # used again by every block: fresh memory costs page faults
-            held = torch.empty((len(rows), encoder.h), device=device)
-        block, out = _tensor(rows).to(device), held[: len(rows)]
-        if on_cpu:  # several times faster than torch's topk
-            return strongest_codes(torch.mm(block, transposed, out=out).numpy(), encoder.offset, k)
-        activations = torch.addmm(offset, block, transposed, out=out)
+    def encode(rows: F32) -> SparseCodes:
+        activations = torch.addmm(offset, _tensor(rows).to(device), transposed)
         values, latents = activations.topk(k, dim=1, sorted=False)
         return SparseCodes.from_topk(latents.cpu().numpy(), values.cpu().numpy(), encoder.h)
 
-    return encode, on_cpu
+    return Kernel(encode, GPU_BLOCK_BYTES)
 
 
-def _weights(encoder: "Encoder", device: torch.device) -> Weights:
+def _cpu_kernel(encoder: Encoder, k: int) -> Kernel:
+    """The strongest are chosen in numpy, several times faster than by torch's topk."""
+    transposed = _tensor(encoder.weight).T
+    held = threading.local()
+
+    @torch.inference_mode()
+    def encode(rows: F32) -> SparseCodes:
+        memory = getattr(held, "memory", None)
+        if memory is None or len(memory) < len(rows):  # used again: fresh pages cost time
+            memory = held.memory = torch.empty((len(rows), encoder.h))
+        products = torch.mm(_tensor(rows), transposed, out=memory[: len(rows)])
+        return strongest_codes(products.numpy(), encoder.offset, k, torch.get_num_threads())
+
+    return Kernel(encode, min(BLOCK_BYTES, CPU_BYTES // torch.get_num_threads()), _side_by_side)
+
+
+def _side_by_side(encode: Callable[[int], SparseCodes], blocks: range) -> Iterator[SparseCodes]:
+    """Yield the codes of each block, with as many blocks at a time as torch has threads.
+
+    A product on all threads would end with most of them spinning for milliseconds, in wait of the
+    next product, while numpy wants the cores.
+    """
+    threads = torch.get_num_threads()
+    if threads < 2 or len(blocks) < 2 * threads:
+        yield from map(encode, blocks)
+        return
+    # The setting holds for the thread that makes it, and for threads that begin while it stands.
+    try:
+        with ThreadPoolExecutor(threads, "encode", torch.set_num_threads, (1,)) as pool:
+            yield from pool.map(encode, blocks)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _weights(encoder: Encoder, device: torch.device) -> Weights:
     """Return W transposed and the offset on `device`; copied there once an encoder."""
     on_devices = _COPIES.setdefault(encoder, {})
     if device not in on_devices:
@@ -73,7 +102,7 @@ def _weights(encoder: "Encoder", device: torch.device) -> Weights:
     return on_devices[device]
 
 
-def _tensor(array: "F32") -> torch.Tensor:
+def _tensor(array: F32) -> torch.Tensor:
     """Return a tensor of the same memory; of a copy if it is read-only, which torch warns of."""
     return torch.from_numpy(array if array.flags.writeable else np.array(array))
 

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import csr_qdrant.encoding_numpy
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.encoding_numpy import strongest_codes
-from csr_qdrant.errors import ConfigError, CsrError, RowError
+from csr_qdrant.errors import CsrError, RowError
 
 F32 = npt.NDArray[np.float32]
 DEVICES = ["numpy", "cpu"]
@@ -94,7 +94,7 @@ def test_the_strongest_of_many_with_ties_and_clusters(data: st.DataObject) -> No
     if data.draw(st.booleans()):  # large ones at equal distances, so in few columns
         activations[:, :: data.draw(st.integers(1, h))] += 10
     zeros = np.zeros(h, np.float32)
-    codes = strongest_codes(activations.copy(), zeros, k)
+    codes = strongest_codes(activations.copy(), zeros, k, threads=1)
     for (latents, values), row in zip(codes.rows(), activations, strict=True):
         best = np.sort(row)[::-1][:k]
         assert sorted(values.tolist(), reverse=True) == best[best > 0].tolist()
@@ -104,15 +104,14 @@ def test_the_strongest_of_many_with_ties_and_clusters(data: st.DataObject) -> No
 def test_ties_go_to_the_lower_latent() -> None:
     activations = np.full((1, 300), 2.0, np.float32)
     activations[0, 290] = 3.0
-    codes = strongest_codes(activations, np.zeros(300, np.float32), 4)
+    codes = strongest_codes(activations, np.zeros(300, np.float32), 4, threads=1)
     assert codes.indices.tolist() == [0, 1, 2, 290]
 
 
 def test_many_rows_are_shared_among_threads_and_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csr_qdrant.encoding_numpy, "CHUNK_BYTES", 4 * 96 * 5)
-    monkeypatch.setattr(csr_qdrant.encoding_numpy, "cpu_count", lambda: 3)
     offset, activations = rows_of(1, 96, seed=2)[0], rows_of(1000, 96)
-    codes = strongest_codes(activations.copy(), offset, 6)
+    codes = strongest_codes(activations.copy(), offset, 6, threads=3)
     activations += offset
     expected = np.where(activations >= np.sort(activations, axis=1)[:, [-6]], activations, 0)
     np.testing.assert_array_equal(codes.to_dense(), np.maximum(expected, 0))
@@ -152,6 +151,29 @@ def test_block_size_changes_nothing(batch_size: int, device: str) -> None:
     np.testing.assert_array_equal(parts.indptr, whole.indptr)
     np.testing.assert_array_equal(parts.indices, whole.indices)
     np.testing.assert_allclose(parts.values, whole.values, atol=1e-6)
+
+
+def test_blocks_beside_each_other_leave_torch_as_it_was() -> None:
+    import torch
+
+    def threads_elsewhere() -> int:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(torch.get_num_threads).result()
+
+    before = torch.get_num_threads()
+    encoder, dense = encoder_of(16, 80, 5), rows_of(500, 16)
+    expected = encoder.encode(dense, device="numpy")
+    try:
+        torch.set_num_threads(3)
+        beside = encoder.encode(dense, device="cpu", batch_size=9)
+        assert beside.equals(expected, tolerance=1e-5)
+        assert (torch.get_num_threads(), threads_elsewhere()) == (3, 3)
+        dense[[250, 470]] = np.nan
+        with pytest.raises(RowError, match="row 250 of"):
+            encoder.encode(dense, device="cpu", batch_size=9)
+        assert (torch.get_num_threads(), threads_elsewhere()) == (3, 3)
+    finally:
+        torch.set_num_threads(before)
 
 
 @device
@@ -243,114 +265,3 @@ def test_decoding_refuses_codes_of_another_size() -> None:
     codes = encoder_of(12, 61, 6).encode(rows_of(2, 12))
     with pytest.raises(CsrError, match="has 60 latents, got codes over 61"):
         encoder_of(12, 60, 6).decode(codes)
-
-
-# --- what cannot be encoded -----------------------------------------------------------------------
-
-
-@device
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("layer_norm", [False, True])
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
-def test_the_first_bad_row_is_named(bad: float, layer_norm: bool, device: str) -> None:
-    encoder, dense = encoder_of(16, 80, 5, layer_norm=layer_norm), rows_of(300, 16).astype(float)
-    dense[[211, 250], 3] = bad
-    for batch_size in (None, 100):
-        with pytest.raises(RowError, match=r"^row 1211 of my\.npy holds NaN, infinity or") as got:
-            encoder.encode(
-                dense, device=device, batch_size=batch_size, first_row=1000, name="my.npy"
-            )
-        assert got.value.row == 1211
-
-
-@device
-def test_an_infinite_row_without_positive_latents_is_named_too(device: str) -> None:
-    one = np.ones((1, 1), np.float32)
-    encoder = Encoder(weight=one, latent_bias=one[0], pre_bias=one[0], k=1)
-    with pytest.raises(RowError, match="row 1 of the dense vectors"):
-        encoder.encode(np.array([[1.0], [-np.inf]]), device=device)
-
-
-@device
-@pytest.mark.filterwarnings("error")
-def test_finite_vectors_whose_products_overflow(device: str) -> None:
-    encoder, dense = encoder_of(16, 80, 5), rows_of(3, 16)
-    dense[1] = np.sign(encoder.weight[7]) * 3e38
-    with pytest.raises(CsrError, match=r"overflow float32|must be finite"):
-        encoder.encode(dense, device=device)
-
-
-@pytest.mark.parametrize(
-    ("dense", "message"),
-    [
-        (np.zeros((2, 15)), r"takes vectors of shape \(n, 16\), got \(2, 15\): use the embedding"),
-        (np.zeros(16), r"takes vectors of shape \(n, 16\), got \(16,\)"),
-        (np.full((2, 16), "a"), "must be numbers, got <U1"),
-        (np.zeros((2, 16), complex), "must be numbers, got complex128"),
-        ([[1.0], [1.0, 2.0]], "must be an array of numbers"),
-    ],
-)
-def test_what_is_no_matrix_of_vectors(dense: Any, message: str) -> None:
-    with pytest.raises(CsrError, match=message):
-        encoder_of(16, 80, 5).encode(dense)
-
-
-@pytest.mark.parametrize("k", [0, -1, 81])
-def test_k_beyond_the_latents(k: int) -> None:
-    encoder = encoder_of(16, 80, 5)
-    message = rf"^k must be in 1\.\.80 \(the number of latents\), got {k}$"
-    calls: list[Callable[[], Any]] = [
-        lambda: encoder.encode(rows_of(2, 16), k),
-        lambda: encoder.with_k(k),
-        lambda: encoder_of(16, 80, k),
-    ]
-    for call in calls:
-        with pytest.raises(ConfigError, match=message):
-            call()
-
-
-def test_unusable_batch_sizes_and_devices() -> None:
-    encoder, dense = encoder_of(16, 80, 5), rows_of(2, 16)
-    with pytest.raises(ConfigError, match="batch_size must be at least 1, got 0"):
-        encoder.encode(dense, batch_size=0)
-    with pytest.raises(ConfigError, match=r"^device 'gpu9' cannot be used \(.+\): choose numpy"):
-        encoder.encode(dense, device="gpu9")
-
-
-# --- the encoder itself ---------------------------------------------------------------------------
-
-
-def test_unusable_weights() -> None:
-    encoder = encoder_of(16, 80, 5)
-    with pytest.raises(CsrError, match=r"got shapes \(80, 16\), \(79,\), \(16,\)"):
-        replace(encoder, latent_bias=encoder.latent_bias[:79])
-    with pytest.raises(CsrError, match=r"got shapes \(80,\), \(80,\), \(16,\)"):
-        replace(encoder, weight=encoder.latent_bias)
-    with pytest.raises(CsrError, match=r"steps_since_active must have shape \(80,\), got \(3,\)"):
-        replace(encoder, steps_since_active=np.zeros(3, np.int64))
-    with pytest.raises(CsrError, match="weight must be float32, got float64"):
-        replace(encoder, weight=encoder.weight.astype(float))
-    with pytest.raises(CsrError, match="pre_bias holds NaN or infinity"):
-        replace(encoder, pre_bias=np.full(16, np.inf, np.float32))
-
-
-def test_the_fingerprint_names_the_function_and_not_k() -> None:
-    encoder = encoder_of(16, 80, 5)
-    assert encoder.fingerprint == encoder_of(16, 80, 5).fingerprint == encoder.with_k(7).fingerprint
-    nudged = encoder.weight.copy()
-    nudged[79, 15] = np.nextafter(nudged[79, 15], np.float32(9))
-    others = [
-        replace(encoder, weight=nudged),
-        replace(encoder, latent_bias=-encoder.latent_bias),
-        replace(encoder, pre_bias=-encoder.pre_bias),
-        replace(encoder, layer_norm=True),
-    ]
-    names = {each.fingerprint for each in [encoder, *others]}
-    assert len(names) == 5 and all(len(name) == 16 for name in names)
-
-
-def test_dimensions_and_k() -> None:
-    encoder = encoder_of(16, 80, 5, info={"embedder": "wordllama"})
-    assert (encoder.d, encoder.h, encoder.k) == (16, 80, 5)
-    assert encoder.embedder == "wordllama" and encoder_of(16, 80, 5).embedder is None
-    assert encoder.with_k(9).encode(rows_of(4, 16)).equals(encoder.encode(rows_of(4, 16), 9))
