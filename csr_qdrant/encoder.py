@@ -18,9 +18,9 @@ F32 = npt.NDArray[np.float32]
 
 # Below this many rows numpy answers before torch has been imported.
 ROWS_WORTH_TORCH = 4096
-# Pre-activations (rows × h float32) that one thread or program holds at once on a CPU. From 32 MB
-# on, glibc would map fresh pages for every call.
-BLOCK_BYTES = 12 << 20
+# Pre-activations (rows × h float32) that are held at once: many, since smaller blocks start and
+# join threads more often; but from 32 MB on, glibc maps fresh pages for every call.
+BLOCK_BYTES = 30 << 20
 
 
 class Kernel(NamedTuple):

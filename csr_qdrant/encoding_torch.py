@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from csr_qdrant.codes import SparseCodes
-from csr_qdrant.encoder import BLOCK_BYTES, F32, Encoder, Kernel
+from csr_qdrant.encoder import F32, Encoder, Kernel
 from csr_qdrant.encoding_numpy import strongest_codes
 from csr_qdrant.errors import ConfigError
 
-CPU_BYTES = 128 << 20  # of pre-activations at once, on all threads together
-GPU_BLOCK_BYTES = 256 << 20
+# Pre-activations that are held at once: by a thread, by all threads together, on a GPU.
+THREAD_BYTES, THREADS_BYTES, GPU_BYTES = 12 << 20, 128 << 20, 256 << 20
 Weights = tuple[torch.Tensor, torch.Tensor]
 _COPIES: WeakKeyDictionary[Encoder, dict[torch.device, Weights]] = WeakKeyDictionary()
 
@@ -56,7 +56,7 @@ def _gpu_kernel(encoder: Encoder, k: int, device: torch.device) -> Kernel:
         values, latents = activations.topk(k, dim=1, sorted=False)
         return SparseCodes.from_topk(latents.cpu().numpy(), values.cpu().numpy(), encoder.h)
 
-    return Kernel(encode, GPU_BLOCK_BYTES)
+    return Kernel(encode, GPU_BYTES)
 
 
 def _cpu_kernel(encoder: Encoder, k: int) -> Kernel:
@@ -72,7 +72,8 @@ def _cpu_kernel(encoder: Encoder, k: int) -> Kernel:
         products = torch.mm(_tensor(rows), transposed, out=memory[: len(rows)])
         return strongest_codes(products.numpy(), encoder.offset, k, torch.get_num_threads())
 
-    return Kernel(encode, min(BLOCK_BYTES, CPU_BYTES // torch.get_num_threads()), _side_by_side)
+    block_bytes = min(THREAD_BYTES, THREADS_BYTES // torch.get_num_threads())
+    return Kernel(encode, block_bytes, _side_by_side)
 
 
 def _side_by_side(encode: Callable[[int], SparseCodes], blocks: range) -> Iterator[SparseCodes]:
