@@ -176,7 +176,9 @@ def cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def main(
-    minutes: Annotated[float, typer.Option(help="Training time of each encoder.")] = 0.8,
+    minutes: Annotated[
+        float, typer.Option(help="Training time of each encoder.")
+    ] = DemoConfig.minutes,
     quick: Annotated[bool, typer.Option(help="A few steps and queries only.")] = False,
     output: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:

@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from csr_qdrant.benchmarks.demo import COLUMNS, cells
+from csr_qdrant.benchmarks.quality import GOALS
 from csr_qdrant.benchmarks.record import RESULTS
 
 DOCUMENTS = (Path("README.md"), Path("docs/benchmarks.md"))
@@ -44,8 +45,9 @@ def _section(record: Record) -> str:
     name = record["benchmark"]
     body = _RENDERERS[name](record["results"])
     where, versions = record["machine"], record["versions"]
+    params = ", ".join(f"{key} {value}" for key, value in record["params"].items())
     return (
-        f"{body}\n\n`python -m csr_qdrant.benchmarks.{name}`, {where['cores']} cores of "
+        f"{body}\n\n`python -m csr_qdrant.benchmarks.{name}` ({params}), {where['cores']} cores of "
         f"{where['cpu']}, {where['memory_gib']:.0f} GiB, Python {versions['python']}, "
         f"qdrant-edge-py {versions['qdrant-edge-py']}, torch {versions.get('torch', '–')}, "
         f"commit {record['commit']}.\n"
@@ -71,11 +73,10 @@ def _quality(results: Record) -> str:
         for k in runs[0]["at"]:
             found = [run["at"][k] for run in runs]
             postings = f"{median(each['postings'] for each in found):.2f} N"
-            rows.append([kind, k, *_spread(found), postings, _GOALS.get((kind, k), "–")])
+            goal = GOALS[kind].get(int(k))
+            wanted = "–" if goal is None else f"≥ {goal:.3f}"
+            rows.append([kind, k, *_spread(found), postings, wanted])
     return _table(columns, rows)
-
-
-_GOALS = {("alone", "8"): "≥ 0.070", ("alone", "32"): "≥ 0.090", ("pairs", "32"): "≥ 0.120"}
 
 
 def _spread(runs: Sequence[Record]) -> list[str]:

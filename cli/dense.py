@@ -13,11 +13,11 @@ from numpy.lib import format as npy_format
 from csr_qdrant.atomic import write_json
 from csr_qdrant.errors import CsrError
 from csr_qdrant.sources import Source
+from csr_qdrant.sources.base import BLOCK_ROWS
 from csr_qdrant.sources.npy import map_npy
 
 F32 = npt.NDArray[np.float32]
 Embed = Callable[[Sequence[str]], F32]
-BLOCK_ROWS = {"vectors": 4096, "texts": 256}
 
 
 def dense_on_disk(

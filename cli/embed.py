@@ -11,7 +11,7 @@ import typer
 
 from csr_qdrant.atomic import refuse_existing, replaced_file
 from csr_qdrant.cli.codes_writer import write_codes
-from csr_qdrant.cli.dense import BLOCK_ROWS, first_dimension, remove_dense, write_dense
+from csr_qdrant.cli.dense import first_dimension, remove_dense, write_dense
 from csr_qdrant.cli.options import AsJson, DryRun, Overwrite, Quiet, configured
 from csr_qdrant.cli.output import Output
 from csr_qdrant.cli.rows import SourceSettings, about, embedder_for
@@ -19,6 +19,8 @@ from csr_qdrant.codes import SparseCodes
 from csr_qdrant.encoder import Encoder, check_k
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.ids import ID_KEY
+from csr_qdrant.points import directed_codes
+from csr_qdrant.sources.base import BLOCK_ROWS
 
 if TYPE_CHECKING:
     from csr_qdrant.embedders import Embedder
@@ -204,18 +206,13 @@ class _Coder:
             first_row=first,
             name=self.source.name,
         )
-        alive = vectors.any(axis=1)
-        if alive.all():
-            return codes
-        if not self.settings.skip_zero:
+        directed = vectors.any(axis=1)
+        if not self.settings.skip_zero and not directed.all():
             raise CsrError(
-                f"row {first + int(np.flatnonzero(~alive)[0])} of {self.source.name} is all zeros: "
+                f"row {first + int(np.argmin(directed))} of {self.source.name} is all zeros: "
                 f"it has no direction; remove it, or pass --skip-zero to give it an empty code"
             )
-        lengths = np.where(alive, codes.lengths, 0)
-        kept = np.repeat(alive, codes.lengths)
-        indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        return SparseCodes(indptr, codes.indices[kept], codes.values[kept], codes.h)
+        return directed_codes(codes, directed)
 
 
 def _write_codes(out: Output, source: "Source", work: Path, coder: _Coder) -> None:

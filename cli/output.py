@@ -5,6 +5,7 @@ import math
 import re
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -67,9 +68,9 @@ class Output:
     ) -> Iterator["Progress"]:
         """Show how far a loop is: a bar on a terminal, otherwise a line every ten seconds."""
         if self.quiet or not sys.stderr.isatty():
-            progress: Progress = _Lines(self, label, total, unit)
-            yield progress
-            progress.finish()
+            lines = _Lines(self, label, total, unit)
+            yield lines
+            lines.finish()
             return
         bar = _Bar(self._stderr, label, total, unit)
         with bar.live:
@@ -92,7 +93,7 @@ class Output:
         self._stderr.print(Text(clean(text)), soft_wrap=True)
 
 
-class Progress:
+class Progress(ABC):
     """How far a loop is; `done` counts up to `total` (None: not known)."""
 
     def __init__(self, label: str, total: int | None, unit: str) -> None:
@@ -104,12 +105,9 @@ class Progress:
         """Count `count` more; `note` stands beside the figures (a loss, a rate)."""
         self.update(self.done + count, note)
 
+    @abstractmethod
     def update(self, done: int, note: str = "") -> None:
         """Set the count."""
-        raise NotImplementedError
-
-    def finish(self) -> None:
-        """Say that the loop has ended."""
 
 
 class _Lines(Progress):

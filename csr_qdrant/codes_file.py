@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from csr_qdrant.atomic import replaced_file
+from csr_qdrant.closing import Closing
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.errors import CsrError
 
@@ -32,7 +32,7 @@ def load_codes(path: Path) -> SparseCodes:
         return file.read(0, len(file))
 
 
-class CodesFile:
+class CodesFile(Closing):
     """A saved batch of codes, opened for reading a range of rows at a time."""
 
     def __init__(self, path: Path) -> None:
@@ -97,18 +97,9 @@ class CodesFile:
         return int(self._file.get_slice(name).get_shape()[0])
 
     def _damaged(self, reason: str) -> CsrError:
-        self._file.__exit__(None, None, None)
+        self.close()
         return CsrError(f"{self.path} is damaged ({reason}): write it anew")
 
-    def __enter__(self) -> "CodesFile":
-        """Return the open file."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Close the file."""
-        self._file.__exit__(kind, error, trace)
+        self._file.__exit__(None, None, None)

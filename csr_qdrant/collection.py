@@ -303,7 +303,7 @@ class Collection(Closing):
             queries = self.embedder.embed_queries(queries)
         dense = as_vectors(queries)
         codes = self.encoder.encode(dense, k, name="the queries")
-        return dense, directed_codes(codes, dense).normalised()
+        return dense, directed_codes(codes, np.asarray(dense.any(axis=1))).normalised()
 
     def info(self) -> Json:
         """Return what the collection is and holds, as plain values."""

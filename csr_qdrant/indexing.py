@@ -16,13 +16,12 @@ from typing import Any, NamedTuple
 from csr_qdrant.collection import Collection
 from csr_qdrant.errors import ConfigError, CsrError, RowError
 from csr_qdrant.points import Rows, make_points
-from csr_qdrant.sources.base import Block, Source
+from csr_qdrant.sources.base import BLOCK_ROWS, Block, Source
 from csr_qdrant.stores.base import PointBatch
 
 PROGRESS_KEY = "csr_qdrant_index_"
 FLUSH_ROWS = 16_384
 FLUSH_SECONDS = 5.0
-BLOCK_ROWS = {"vectors": 4096, "codes": 2048, "texts": 256}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,7 +95,7 @@ def _encode(
     assert rows.vectors is not None
     codes = encoder.encode(rows.vectors, k, device=device, first_row=rows.first, name=rows.name)
     dense = np.asarray(rows.vectors, np.float32)
-    directed = dense.any(axis=1)
+    directed = np.asarray(dense.any(axis=1))
     if not skip_zero and not directed.all():
         bad = rows.first + int(np.argmin(directed))
         raise RowError(
@@ -103,12 +103,14 @@ def _encode(
             f"row {bad} of {rows.name} is all zeros, so it has no direction: remove it, or pass "
             f"skip_zero to store it without a code",
         )
-    return directed_codes(codes, dense), dense
+    return directed_codes(codes, directed), dense
 
 
-def directed_codes(codes: SparseCodes, dense: F32) -> SparseCodes:
-    """Return the codes without those of rows of zeros, which only the biases made."""
-    directed = dense.any(axis=1)
+def directed_codes(codes: SparseCodes, directed: npt.NDArray[np.bool_]) -> SparseCodes:
+    """Return the codes, emptied where a vector is all zeros: there only the biases made one.
+
+    `directed`, (n,), tells which vectors are not: `vectors.any(axis=1)`.
+    """
     if directed.all():
         return codes
     kept = np.repeat(directed, codes.lengths)

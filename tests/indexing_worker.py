@@ -21,7 +21,7 @@ from csr_qdrant.collection import Collection
 from csr_qdrant.embedders import CallableEmbedder
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.indexing import IndexConfig, index_source
-from csr_qdrant.sources import open_source
+from csr_qdrant.sources import base, open_source
 from csr_qdrant.stores import edge  # noqa: F401  (imported now rather than in each process)
 
 D, FLUSH_ROWS = 16, 96
@@ -44,7 +44,7 @@ def logging_embedder(log: str) -> CallableEmbedder:
 def run(arguments: dict[str, Any]) -> None:
     """Index a source into a folder, which is made if it is not there."""
     indexing.FLUSH_ROWS = FLUSH_ROWS
-    indexing.BLOCK_ROWS = BLOCK_ROWS
+    base.BLOCK_ROWS.update(BLOCK_ROWS)
     folder, embedder = Path(arguments["folder"]), logging_embedder(arguments["log"])
     if folder.exists():
         collection = Collection.open(folder, embedder=embedder)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from csr_qdrant.cli import dense
 from csr_qdrant.cli.codes_writer import write_codes
 from csr_qdrant.cli.dense import dense_on_disk
 from csr_qdrant.codes import SparseCodes
@@ -17,7 +16,7 @@ from csr_qdrant.collection import Collection
 from csr_qdrant.embedders import load_embedder
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import CsrError
-from csr_qdrant.sources import open_source
+from csr_qdrant.sources import base, open_source
 
 Csr = Callable[..., Any]
 
@@ -64,7 +63,7 @@ def test_an_interrupted_run_embeds_no_text_twice(
 ) -> None:
     from csr_qdrant.embedders.word_llama import WordLlamaEmbedder
 
-    monkeypatch.setitem(dense.BLOCK_ROWS, "texts", 4)
+    monkeypatch.setitem(base.BLOCK_ROWS, "texts", 4)
     embed = WordLlamaEmbedder.embed_documents
     seen: list[str] = []
 

@@ -41,6 +41,7 @@ def test_tables_are_those_of_the_records(name: str) -> None:
 def test_a_table_changes_with_its_record(tmp_path: Path) -> None:
     record = {
         "benchmark": "memory_index",
+        "params": {"rows": 1000},
         "results": {
             "index_vectors": {"peak_rss_anon_gb": 1.25, "seconds": 3.0},
             "difference_gb": 0.25,

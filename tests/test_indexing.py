@@ -16,7 +16,7 @@ from csr_qdrant.embedders import CallableEmbedder
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError, CsrError, RowError
 from csr_qdrant.indexing import IndexConfig, finished_rows, index_source
-from csr_qdrant.sources import open_source
+from csr_qdrant.sources import base, open_source
 from csr_qdrant.sources.arrays import ArraySource
 from csr_qdrant.stores.base import StoredPoint
 
@@ -68,7 +68,8 @@ def text_file(folder: Path, n: int) -> Path:
 @pytest.fixture
 def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Collection]:
     monkeypatch.setattr(indexing, "FLUSH_ROWS", FLUSH_ROWS)
-    monkeypatch.setattr(indexing, "BLOCK_ROWS", dict.fromkeys(indexing.BLOCK_ROWS, BLOCK_ROWS))
+    for kind in base.BLOCK_ROWS:
+        monkeypatch.setitem(base.BLOCK_ROWS, kind, BLOCK_ROWS)
     with Collection.create(tmp_path / "collection", make_encoder()) as made:
         yield made
 

@@ -10,6 +10,9 @@ import numpy.typing as npt
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.ids import ExternalId
 
+# Rows a block where whole sources are worked through, by kind; texts take longest.
+BLOCK_ROWS = {"vectors": 4096, "codes": 2048, "texts": 256}
+
 
 @dataclass(frozen=True, slots=True)
 class Block:

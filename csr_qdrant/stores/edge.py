@@ -30,10 +30,9 @@ from csr_qdrant.stores.edge_points import (
     engine_points,
     hits,
     known_ids,
-    plain_id,
-    stored_point,
 )
 from csr_qdrant.stores.filters import edge_filter
+from csr_qdrant.stores.records import plain_id, stored_point
 
 # Points a call to the engine: larger calls gain nothing and hold more of them in memory.
 UPSERT_POINTS = 256

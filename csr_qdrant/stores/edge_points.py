@@ -7,8 +7,9 @@ import qdrant_edge as engine
 
 from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import PointId
-from csr_qdrant.stores.base import Hit, PointBatch, Schema, StoredPoint
+from csr_qdrant.stores.base import Hit, PointBatch, Schema
 from csr_qdrant.stores.checks import check_point_id, payload_text
+from csr_qdrant.stores.records import plain_id
 
 
 def engine_points(points: PointBatch, rows: slice, schema: Schema) -> list[Any]:
@@ -54,26 +55,9 @@ def known_ids(ids: Sequence[PointId]) -> list[Any]:
     return [check_point_id(point) for point in ids]
 
 
-def stored_point(record: Any, schema: Schema) -> StoredPoint:
-    """Return the engine's record as a stored point."""
-    vectors = record.vector or {}
-    code = vectors.get(schema.code_name)
-    return StoredPoint(
-        plain_id(record.id),
-        record.payload or {},
-        None if code is None else (code.indices, code.values),
-        vectors.get(schema.dense_name),
-    )
-
-
 def hits(found: Sequence[Any]) -> list[Hit]:
     """Return the engine's scored points as hits."""
     # Made as plain tuples are: the named tuple's own constructor takes three times as long, which
     # every search would pay for each of its hits.
     make = tuple.__new__
     return [make(Hit, (plain_id(p.id), p.score, p.payload or {})) for p in found]
-
-
-def plain_id(point: Any) -> PointId:
-    """Return ids as they are everywhere else: UUIDs are canonical strings."""
-    return point if isinstance(point, int) else str(point)

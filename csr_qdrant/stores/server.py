@@ -13,9 +13,10 @@ from csr_qdrant.stores import server_config as config
 from csr_qdrant.stores.base import Hit, Json, PointBatch, Schema, Search, StoredPoint, StoreInfo
 from csr_qdrant.stores.checks import check_point_id, check_points, check_search
 from csr_qdrant.stores.filters import client_filter
+from csr_qdrant.stores.records import plain_id, stored_point
 from csr_qdrant.stores.server_config import connect
 from csr_qdrant.stores.server_errors import RetryPolicy, server_errors
-from csr_qdrant.stores.server_points import plain_id, points_in_requests, stored_point
+from csr_qdrant.stores.server_points import points_in_requests
 
 __all__ = ["RetryPolicy", "ServerStore", "connect"]
 

@@ -1,12 +1,11 @@
 """Points on their way to and from a server: in requests that it accepts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from qdrant_client import models
 
-from csr_qdrant.ids import PointId
-from csr_qdrant.stores.base import PointBatch, Schema, StoredPoint
+from csr_qdrant.stores.base import PointBatch, Schema
 from csr_qdrant.stores.checks import check_point_id, payload_text
 
 # A server takes 32 MB a request by default and indexes best in small batches.
@@ -47,20 +46,3 @@ def points_in_requests(points: PointBatch, schema: Schema) -> Iterator[list[mode
         size += bytes_more
     if request:
         yield request
-
-
-def stored_point(record: models.Record, schema: Schema) -> StoredPoint:
-    """Return a server's record as a stored point."""
-    vectors: Any = record.vector if isinstance(record.vector, Mapping) else {}
-    code = vectors.get(schema.code_name)
-    return StoredPoint(
-        plain_id(record.id),
-        record.payload or {},
-        None if code is None else (code.indices, code.values),
-        vectors.get(schema.dense_name),
-    )
-
-
-def plain_id(point: Any) -> PointId:
-    """Return ids as they are everywhere else: UUIDs are canonical strings."""
-    return point if isinstance(point, int) else str(point)
