@@ -1,5 +1,6 @@
 """SparseCodes: a batch of codes as compressed sparse rows, in the form that Qdrant wants."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -142,6 +143,8 @@ class SparseCodes:
 
     def norms(self) -> npt.NDArray[np.float64]:
         """L2 norm of each code, (n,); float64, since squares may leave the range of float32."""
+        if len(self) == 1:  # a query: every search waits for this, and numpy is slow on so little
+            return np.array([math.hypot(*self.values.tolist())])
         rows = np.repeat(np.arange(len(self)), self.lengths)
         squares = self.values.astype(np.float64) ** 2
         return np.sqrt(np.bincount(rows, weights=squares, minlength=len(self)))
@@ -159,15 +162,21 @@ class SparseCodes:
 
     def normalised(self) -> "SparseCodes":
         """Return the codes at L2 norm 1 (a dot product is then a cosine); empty rows stay."""
-        values = (self.values / np.repeat(self.norms(), self.lengths)).astype(np.float32)
+        norms = self.norms()
+        divisors = norms if len(self) == 1 else np.repeat(norms, self.lengths)
+        values = (self.values / divisors).astype(np.float32)
+        if values.all():
+            return _derived(self, values)
         return _without_zeros(self.indptr, self.indices, values, self.h)
 
     def truncated(self, k: int) -> "SparseCodes":
         """Return each code's `k` strongest latents (by magnitude; ties go to the lower index)."""
         if k < 1:
             raise CsrError(f"k must be at least 1, got {k}")
+        if len(self.values) <= k:
+            return self
         lengths = self.lengths
-        if not len(self) or lengths.max() <= k:
+        if lengths.max() <= k:
             return self
         # Rows padded with zeros to the longest: (n, longest). The k-th largest magnitude of each
         # row separates; of those equal to it the first ones fill what room is left.
@@ -231,6 +240,19 @@ class SparseCodes:
         from csr_qdrant.codes_file import load_codes
 
         return load_codes(Path(path))
+
+
+def _derived(codes: SparseCodes, values: npt.NDArray[np.float32]) -> SparseCodes:
+    """Return `codes` with other finite values, none of them zero, without checking it all anew."""
+    made = object.__new__(SparseCodes)
+    for name, each in (
+        ("indptr", codes.indptr),
+        ("indices", codes.indices),
+        ("values", values),
+        ("h", codes.h),
+    ):
+        object.__setattr__(made, name, each)
+    return made
 
 
 def _without_zeros(

@@ -282,17 +282,20 @@ class Collection(Closing):
         dense, codes = self._encoded(queries, k)
         if rescore and dense is None:
             raise ConfigError("rescoring needs dense queries, got codes: give texts or vectors")
-        active = np.flatnonzero(codes.lengths)
+        lengths = codes.lengths.tolist()
+        if not all(lengths):
+            active = np.flatnonzero(lengths)
+            codes, dense = codes[active], None if dense is None else dense[active]
         request = Search(
-            codes=codes if len(active) == len(codes) else codes[active],
+            codes=codes,
             limit=limit,
             filter=filter_with_point_ids(filter),
-            dense=dense[active] if rescore and dense is not None else None,
+            dense=dense if rescore else None,
             candidates=max(rescore, limit) if rescore else 0,
             payload=payload or [ID_KEY],
         )
-        found = iter(self.store.search(request) if len(active) else ())
-        return [external_hits(next(found)) if each else [] for each in codes.lengths.tolist()]
+        found = iter(self.store.search(request) if any(lengths) else ())
+        return [external_hits(next(found)) if each else [] for each in lengths]
 
     def _encoded(self, queries: Queries, k: int | None) -> tuple[F32 | None, SparseCodes]:
         """Return dense queries, if there are any, and normalised codes of at most k latents."""

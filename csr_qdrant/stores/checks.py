@@ -38,11 +38,11 @@ def check_search(request: Search, schema: Schema) -> None:
     if request.limit < 1:
         raise ConfigError(f"limit must be at least 1, got {request.limit}")
     _check_hidden(request.codes.h, schema)
-    indptr = request.codes.indptr
-    has_latents = indptr[1:] > indptr[:-1]
-    if not has_latents.all():
-        empty = int(np.flatnonzero(~has_latents)[0])
-        raise CsrError(f"a query needs at least one active latent, query {empty} has none")
+    lengths = request.codes.lengths.tolist()
+    if not all(lengths):
+        raise CsrError(
+            f"a query needs at least one active latent, query {lengths.index(0)} has none"
+        )
     if request.dense is None:
         return
     if schema.dense_dim is None:
