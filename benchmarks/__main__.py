@@ -15,7 +15,15 @@ import typer
 from csr_qdrant.benchmarks.render import render
 from csr_qdrant.errors import ConfigError
 
-NAMES = ("speed_encode", "speed_index", "speed_search", "memory_index", "demo", "quality")
+NAMES = (
+    "speed_train",
+    "speed_encode",
+    "speed_index",
+    "speed_search",
+    "memory_index",
+    "demo",
+    "quality",
+)
 
 
 def main(

@@ -20,11 +20,9 @@ class Embedded(NamedTuple):
     queries: dict[str, Matrix]  # of each split, (m, d)
 
 
-def embed(data: Nave, embedder: Embedder) -> Embedded:
-    """Embed verses and topics."""
-    queries = {
-        split: embedder.embed_queries(data.split(split).texts) for split in ("train", "test")
-    }
+def embed(data: Nave, embedder: Embedder, splits: tuple[str, ...] = ("train", "test")) -> Embedded:
+    """Embed the verses, and the topics of some splits."""
+    queries = {split: embedder.embed_queries(data.split(split).texts) for split in splits}
     return Embedded(embedder.embed_documents(data.texts), queries)
 
 

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from csr_qdrant.benchmarks.demo import COLUMNS, cells
-from csr_qdrant.benchmarks.quality import GOALS
+from csr_qdrant.benchmarks.quality import wanted
 from csr_qdrant.benchmarks.record import RESULTS
 
 DOCUMENTS = (Path("README.md"), Path("docs/benchmarks.md"))
@@ -72,10 +72,9 @@ def _quality(results: Record) -> str:
             continue
         for k in runs[0]["at"]:
             found = [run["at"][k] for run in runs]
-            postings = f"{median(each['postings'] for each in found):.2f} N"
-            goal = GOALS[kind].get(int(k))
-            wanted = "–" if goal is None else f"≥ {goal:.3f}"
-            rows.append([kind, k, *_spread(found), postings, wanted])
+            postings = median(each["postings"] for each in found)
+            goal = wanted(kind, k, postings).removeprefix(" (goal: ").removesuffix(")") or "–"
+            rows.append([kind, k, *_spread(found), f"{postings:.2f} N", goal])
     return _table(columns, rows)
 
 
@@ -97,6 +96,38 @@ def _speed_encode(results: Record) -> str:
         for kind, found in results.items()
     ]
     return _table(("with", "encode", "bare product", "ratio", "goal"), rows)
+
+
+def _speed_train(results: Record) -> str:
+    states = results["states"]
+    columns = [(name, unit) for unit in ("step_s", "peak_mb") for name in states]
+    head = [f"{name}, {'s' if unit == 'step_s' else 'MB'}" for name, unit in columns]
+    rows = []
+    for system in next(iter(states.values()))["step_s"]:
+        found = [states[name].get(unit, {}).get(system) for name, unit in columns]
+        digits = (2 if unit == "step_s" else 0 for _, unit in columns)
+        cells = ("–" if x is None else f"{x:,.{n}f}" for x, n in zip(found, digits, strict=True))
+        rows.append([system, *cells])
+    default = results["default"]
+    verdict = (
+        f"In default settings a step takes **{1000 * default['step_s']['ours']:.1f} ms** "
+        f"(a mean over k = {', '.join(map(str, default['k']))}), its two products "
+        f"{1000 * default['step_s']['floor']:.1f} ms. "
+        f"sentence-transformers {results['peers']['sentence-transformers']}."
+    )
+    titles = [title for name in states for title in (name, "goal")]
+    ratios = _table(("ratio", *titles), _train_ratios(states))
+    return "\n\n".join((_table(("step of", *head), rows), ratios, verdict))
+
+
+def _train_ratios(states: Record) -> Iterable[Sequence[str]]:
+    for name in next(iter(states.values()))["ratios"]:
+        row = [name]
+        for each in (state["ratios"][name] for state in states.values()):
+            goals = {"≥": each.get("goal_at_least"), "≤": each.get("goal_at_most")}
+            wanted = [f"{sign} {goal:.2f}" for sign, goal in goals.items() if goal is not None]
+            row += [f"{each['ratio']:.2f}", *(wanted or ["–"])]
+        yield row
 
 
 def _speed_index(results: Record) -> str:
@@ -139,6 +170,7 @@ def _memory_index(results: Record) -> str:
 _RENDERERS: dict[str, Callable[[Record], str]] = {
     "demo": _demo,
     "quality": _quality,
+    "speed_train": _speed_train,
     "speed_encode": _speed_encode,
     "speed_index": _speed_index,
     "speed_search": _speed_search,

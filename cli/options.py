@@ -76,8 +76,10 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
         file = read_settings(config_file, command.__name__, [s.name for s in every])
         _refuse_unknown_variables(command.__name__, every)
         flags = {s.name: values.pop(s.name, None) for s in every}
+        # A class may make itself of what was given, so that one setting chooses others' defaults.
         made = {
-            n: cls(**_resolve(settings[n], flags, file, config_file)) for n, cls in configs.items()
+            n: getattr(cls, "from_settings", cls)(**_resolve(settings[n], flags, file, config_file))
+            for n, cls in configs.items()
         }
         command(**values, **made)
 

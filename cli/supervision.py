@@ -40,18 +40,32 @@ class Supervision:
             "The queries that the pairs name. [default: those of the BEIR folder]", "FILE"
         ),
     )
+    aligned: Path | None = field(
+        default=None,
+        metadata=about(
+            "Second modality: vectors or texts whose rows belong to the source's, row by row.",
+            "FILE",
+        ),
+    )
     query_ids: Path | None = field(
         default=None, metadata=about("File of ids beside --queries: as --ids.", "FILE")
     )
 
     def __post_init__(self) -> None:
         """Check that the settings fit together."""
-        if self.labels is not None and self.pairs is not None:
-            raise ConfigError("a run takes labels or pairs: choose --labels or --pairs")
+        kinds = ("labels", "pairs", "aligned")
+        given = [f"--{kind}" for kind in kinds if getattr(self, kind) is not None]
+        if len(given) > 1:
+            raise ConfigError(f"a run takes one kind of supervision: choose {' or '.join(given)}")
         if self.queries is not None and self.pairs is None:
             raise ConfigError("--queries needs --pairs, which say what answers them")
         if self.query_ids is not None and self.queries is None:
             raise ConfigError("--query-ids needs --queries, the file whose rows it names")
+
+    @property
+    def pairs_rows(self) -> bool:
+        """Whether there are pairs, of whatever form."""
+        return self.pairs is not None or self.aligned is not None
 
 
 # --- labels -----------------------------------------------------------------------------------
@@ -104,28 +118,43 @@ class JudgedRows(NamedTuple):
 
 
 def read_judged(settings: Supervision, path: Path, documents: Source) -> JudgedRows:
-    """Read the pairs with a score above 0, and find their rows.
+    """Read the pairs and find their rows.
 
-    Raises CsrError if they name ids that `documents` (at `path`) or the queries do not hold.
+    Pairs with a score of 0 or less are hard negatives of queries that have an answer too.
+    Raises CsrError if no score is above 0, or they name ids that `documents` (at `path`) or the
+    queries do not hold.
     """
+    if settings.aligned is not None:
+        return _row_by_row(open_source(settings.aligned), documents)
     assert settings.pairs is not None
     file = _pairs_file(settings.pairs, path)
     judged = read_pairs(file)
-    kept = np.flatnonzero(judged.scores > 0)
-    if not len(kept):
+    answered = {judged.query_ids[row] for row in np.flatnonzero(judged.scores > 0)}
+    if not answered:
         raise CsrError(f"{file} holds no pair with a score above 0: there is nothing to learn")
-    names = [judged.query_ids[row] for row in kept]
+    kept = [row for row, name in enumerate(judged.query_ids) if name in answered]
     answers = [judged.doc_ids[row] for row in kept]
     queries = _open_queries(settings, path)
-    asked = _rows_of(queries, set(names), file, "queries")
+    asked = _rows_of(queries, answered, file, "queries")
     found = _rows_of(documents, set(answers), file, "documents")
     order = {row: number for number, row in enumerate(sorted(asked.values()))}
     return JudgedRows(
         ChosenRows(queries, np.array(sorted(order), np.int64)),
-        np.array([order[asked[name]] for name in names], np.int64),
+        np.array([order[asked[judged.query_ids[row]]] for row in kept], np.int64),
         np.array([found[name] for name in answers], np.int64),
         judged.scores[kept],
     )
+
+
+def _row_by_row(second: Source, first: Source) -> JudgedRows:
+    """Return pairs of equal row numbers."""
+    if len(first) != len(second):
+        raise CsrError(
+            f"aligned sources need as many rows as each other: {first.name} has {len(first)} and "
+            f"{second.name} {len(second)}"
+        )
+    rows = np.arange(len(first), dtype=np.int64)
+    return JudgedRows(second, rows, rows, np.ones(len(rows), np.float32))
 
 
 def _pairs_file(choice: str, path: Path) -> Path:

@@ -1,29 +1,23 @@
-"""`csr train`: dense vectors or texts in, an encoder folder out."""
+"""`csr train`: dense vectors or texts in, the folder of an encoder or an adapter out."""
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from csr_qdrant.cli import ranks
+from csr_qdrant.cli.method import MethodSettings
 from csr_qdrant.cli.options import AsJson, DryRun, Overwrite, Quiet, configured
 from csr_qdrant.cli.output import Output
-from csr_qdrant.cli.rows import SourceFields, about, embedder_for
-from csr_qdrant.cli.supervision import (
-    JudgedRows,
-    Supervision,
-    pair_summary,
-    read_judged,
-    read_labels,
-)
+from csr_qdrant.cli.rows import SourceFields
+from csr_qdrant.cli.supervision import Supervision
+from csr_qdrant.cli.training_data import RunSettings, TrainingData
 from csr_qdrant.trainer.config import TrainConfig
+from csr_qdrant.trainer.linear_config import LinearConfig
 
 if TYPE_CHECKING:
-    from csr_qdrant.embedders import Embedder
     from csr_qdrant.encoder import Encoder
-    from csr_qdrant.sources import Source
 
 Vectors = Annotated[
     Path,
@@ -39,34 +33,15 @@ Restart = Annotated[
     bool,
     typer.Option("--restart", help="Start anew instead of continuing an interrupted run."),
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """Where a run computes, what makes its vectors, and where it logs."""
-
-    embedder: str | None = field(
-        default=None,
-        metadata=about(
-            "What makes vectors of texts: wordllama, sentence-transformers:NAME-or-PATH.", "URI"
-        ),
-    )
-    device: str | None = field(
-        default=None, metadata=about("cpu, cuda or mps; default: the best there is.", "NAME")
-    )
-    tensorboard: Path | None = field(
-        default=None, metadata=about("Log to TensorBoard in this folder.", "DIR")
-    )
-
-
-class _Data(NamedTuple):
-    """What a run learns from, before any vector is made."""
-
-    source: "Source"
-    embedder: "Embedder | None"  # of texts
-    labels: Any
-    judged: JudgedRows | None
-    dimension: int
+Sweep = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sweep",
+        metavar="SETTING=V,V,…",
+        help="Train one encoder for each value, into folders in ENCODER, with a table and a plot "
+        "of all; may be repeated: h=1024,2048 and seed=0,1,2. source=FILE,FILE compares vectors.",
+    ),
+]
 
 
 @configured
@@ -76,7 +51,8 @@ def train(
     run: RunSettings,
     supervision: Supervision,
     fields: SourceFields,
-    config: TrainConfig,
+    config: MethodSettings,
+    sweep: Sweep = None,
     restart: Restart = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -86,44 +62,57 @@ def train(
     """Train an encoder on dense vectors or texts.
 
     The vectors may be larger than RAM. A run that was interrupted goes on where it stopped when
-    the same command is given again; until it is done its state lies in ENCODER.partial.
+    the same command is given again; until it is done its state lies in ENCODER.partial. With
+    --method mrl or adapter a linear adapter is trained instead, to compare with.
     """
     from csr_qdrant.atomic import refuse_existing
+    from csr_qdrant.cli import linear
+    from csr_qdrant.cli.sweep import Flags, Trainer, run_sweep
+    from csr_qdrant.linear import LinearAdapter
 
-    out = Output(as_json=json, quiet=quiet)
-    refuse_existing(output, overwrite)
-    data = _read(vectors, run, supervision, fields)
-    work = output.with_name(output.name + ".partial")
-    if dry_run:
-        _show_plan(out, data, config, output, work)
+    out = Output(as_json=json, quiet=quiet or not ranks.leads())
+    chosen = cast(TrainConfig | LinearConfig, config)  # what `from_settings` has made
+    if sweep:
+        ranks.refuse_several("sweeps")
+        trainer = Trainer(lambda path: TrainingData.read(path, run, supervision, fields), _fit)
+        flags = Flags(restart=restart, overwrite=overwrite, dry_run=dry_run)
+        run_sweep(out, sweep, vectors, output, chosen, run, trainer, flags)
         return
-    if restart and work.exists():
+    refuse_existing(output, overwrite)
+    work = output.with_name(output.name + ".partial")
+    if isinstance(chosen, LinearConfig):
+        ranks.refuse_several("linear adapters")
+        linear.check_run(chosen, run, supervision, work, restart)
+    data = TrainingData.read(vectors, run, supervision, fields)
+    if dry_run:
+        if isinstance(chosen, LinearConfig):
+            linear.show_plan(out, data, chosen, output)
+        else:
+            _show_plan(out, data, chosen, output, work)
+        return
+    if restart and work.exists() and ranks.leads():
         shutil.rmtree(work)
-    encoder = _fit(out, data, config, run, work)
-    encoder.save(output, overwrite=overwrite)
+    made: Encoder | LinearAdapter
+    if isinstance(chosen, LinearConfig):
+        made = linear.fitted(out, data, chosen, run, work)
+    else:
+        made = _fit(out, data, chosen, run, work)
+    if not ranks.leads():
+        return
+    made.save(output, overwrite=overwrite)
     shutil.rmtree(work, ignore_errors=True)
-    _show(out, encoder, output)
+    if isinstance(made, LinearAdapter):
+        linear.show(out, made, output)
+    else:
+        _show(out, made, output)
 
 
-def _read(path: Path, run: RunSettings, supervision: Supervision, fields: SourceFields) -> _Data:
-    from csr_qdrant.cli.dense import first_dimension
-
-    source = fields.opened(path, payload_fields=None)
-    embedder = embedder_for(source, run.embedder, run.device)
-    labels = judged = None
-    if supervision.labels is not None:
-        labels = read_labels(supervision.labels, path, fields, len(source))
-    if supervision.pairs is not None:
-        judged = read_judged(supervision, path, source)
-        embedder = embedder or embedder_for(judged.queries, run.embedder, run.device)
-    embed = embedder.embed_documents if embedder else None
-    return _Data(source, embedder, labels, judged, first_dimension(source, embed))
-
-
-def _show_plan(out: Output, data: _Data, config: TrainConfig, output: Path, work: Path) -> None:
-    rows, d, h = len(data.source), data.dimension, config.hidden_size(data.dimension)
-    mapped = getattr(data.source, "array", None) is not None
-    work_bytes = (0 if mapped else 4 * rows * d) + 12 * (h * d + h + d)
+def _show_plan(
+    out: Output, data: TrainingData, config: TrainConfig, output: Path, work: Path
+) -> None:
+    rows, d = len(data.source), data.dimension
+    h = config.hidden_size(d, rows)
+    work_bytes = data.spilled_bytes + 12 * (h * d + h + d)
     plan = {
         "dry_run": True,
         "source": data.source.name,
@@ -132,14 +121,17 @@ def _show_plan(out: Output, data: _Data, config: TrainConfig, output: Path, work
         "d": d,
         "h": h,
         "k": list(config.k),
-        "steps": None if config.minutes else config.steps,
+        "steps": None if config.minutes or config.epochs else config.steps,
         "minutes": config.minutes,
+        "epochs": config.epochs,
         "working_bytes": work_bytes,
         "continues": (work / "checkpoint.safetensors").exists(),
-        "supervision": _supervision(data),
+        "supervision": data.summary,
         "encoder": str(output),
     }
-    length = f"{config.minutes:g} minutes" if config.minutes else f"{config.steps:,} steps"
+    length = f"{config.steps:,} steps"
+    if config.minutes or config.epochs:
+        length = f"{config.minutes:g} minutes" if config.minutes else f"{config.epochs:g} epochs"
     verb = "would continue" if plan["continues"] else "would train"
     out.result(
         plan,
@@ -149,62 +141,42 @@ def _show_plan(out: Output, data: _Data, config: TrainConfig, output: Path, work
     )
 
 
-def _supervision(data: _Data) -> Mapping[str, Any] | None:
-    return {"labels": len(data.labels)} if data.labels is not None else pair_summary(data.judged)
-
-
-def _fit(out: Output, data: _Data, config: TrainConfig, run: RunSettings, work: Path) -> "Encoder":
+def _fit(
+    out: Output,
+    data: TrainingData,
+    config: TrainConfig,
+    run: RunSettings,
+    work: Path,
+    made: Path | None = None,
+) -> "Encoder":
+    """Train; the checkpoint lies in `work`, and so do vectors to be made, if not in `made`."""
     from csr_qdrant.cli.watch import Watch
     from csr_qdrant.trainer import fit
 
-    config.hidden_size(data.dimension)  # a k that does not fit is found before texts are embedded
-    vectors = _dense(out, data.source, work / "vectors.npy", data.embedder, queries=False)
-    pairs = None if data.judged is None else _pairs(out, data.judged, data.embedder, work)
+    # A k that does not fit is found before texts are embedded.
+    config.hidden_size(data.dimension, len(data.source))
     checkpoint = work / "checkpoint.safetensors"
-    if checkpoint.exists():
-        out.note(f"continuing the run in {work} (start anew with --restart)")
-    described = {"source": data.source.name, "rows": len(vectors), **(_supervision(data) or {})}
-    with Watch(out, config, run.tensorboard) as watch:
+    board = run.tensorboard if ranks.leads() else None
+    with ranks.joined(run.device) as device, Watch(out, config, board) as watch:
+        with ranks.in_turn():
+            vectors, pairs = data.vectors(out, made or work), data.pairs(out, made or work)
+        if checkpoint.exists():
+            out.note(f"continuing the run in {work} (start anew with --restart)")
         try:
             return fit(
                 vectors,
                 config,
                 labels=data.labels,
                 pairs=pairs,
-                device=run.device,
+                device=device,
                 checkpoint=checkpoint,
                 listeners=watch.listeners,
-                info={"embedder": _uri(data, run), "data": described},
+                info=data.info,
             )
         except KeyboardInterrupt:
             if checkpoint.exists():
                 out.note(f"stopped; give the same command again to continue from {work}")
             raise
-
-
-def _uri(data: _Data, run: RunSettings) -> str | None:
-    return data.embedder.uri if data.embedder else run.embedder
-
-
-def _dense(
-    out: Output, source: "Source", path: Path, embedder: "Embedder | None", *, queries: bool
-) -> Any:
-    from csr_qdrant.cli.dense import dense_on_disk
-
-    embed, label = None, "reading"
-    if source.kind == "texts" and embedder is not None:
-        embed = embedder.embed_queries if queries else embedder.embed_documents
-        label = "embedding queries" if queries else "embedding"
-    maker = embedder.uri if embed and embedder else None
-    with out.progress(label, len(source)) as progress:
-        return dense_on_disk(source, path, embed, maker=maker, on_rows=progress.update)
-
-
-def _pairs(out: Output, judged: JudgedRows, embedder: "Embedder | None", work: Path) -> Any:
-    from csr_qdrant.trainer import Pairs
-
-    queries = _dense(out, judged.queries, work / "queries.npy", embedder, queries=True)
-    return Pairs.of(queries, judged.query_rows, judged.document_rows, judged.scores)
 
 
 def _show(out: Output, encoder: "Encoder", folder: Path) -> None:

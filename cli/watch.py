@@ -31,8 +31,12 @@ class Watch:
         """Show the bar."""
         if self._board is not None:
             self._stack.callback(self._board.close)
-        minutes = self._config.minutes
-        total, unit = (self._config.steps, "steps") if minutes is None else (60 * minutes, "s")
+        if (minutes := self._config.minutes) is not None:
+            total, unit = 60 * minutes, "s"
+        elif self._config.epochs is not None:  # how many steps that is shows once data are read
+            total, unit = 100, "%"
+        else:
+            total, unit = self._config.steps, "steps"
         bar = self._out.progress("training", max(1, round(total)), unit)
         self._progress = self._stack.enter_context(bar)
         return self
@@ -58,7 +62,7 @@ class Watch:
             self._board.on_step(report)
         if self._progress is not None and self._progress.total:
             done = report.step
-            if self._config.minutes is not None:  # the bar counts seconds
+            if self._config.minutes is not None or self._config.epochs is not None:
                 done = round(report.progress * self._progress.total)
             note = f"loss {report.loss:.3f}, {report.dead:,} dead{self._measured}"
             self._progress.update(done, note)

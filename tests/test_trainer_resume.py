@@ -193,10 +193,10 @@ def test_an_interrupt_of_a_validation_does_not_lose_it(
 
     path, original = tmp_path / "run", Validator.measure
 
-    def interrupted(self: Any, model: Any, ks: Any, step: int) -> Any:
+    def interrupted(self: Any, model: Any, ops: Any, ks: Any, step: int) -> Any:
         if step == 16:
             raise KeyboardInterrupt
-        return original(self, model, ks, step)
+        return original(self, model, ops, ks, step)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Validator, "measure", interrupted)

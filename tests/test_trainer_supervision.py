@@ -166,3 +166,59 @@ def test_the_adapter_is_folded_into_the_encoder(matching: Matching) -> None:
     through = folded(encoder, adapter).encode(x, device="numpy")
     assert np.abs(through.to_dense() - direct.to_dense()).max() < 1e-5
     assert direct.lengths.min() == 8
+
+
+def test_hard_negatives_join_the_batch_and_are_pushed_away() -> None:
+    rng = np.random.default_rng(1)
+    x = unit(rng.standard_normal((600, 32)))
+    queries = unit(x[:40] + 0.3 * rng.standard_normal((40, 32)) / np.sqrt(32))
+    # Each query's known wrong answer lies as near to it as the right one.
+    x[100:140] = unit(queries + 0.3 * rng.standard_normal((40, 32)) / np.sqrt(32))
+    q, right, wrong = np.arange(40), np.arange(40), np.arange(100, 140)
+    pairs = Pairs.of(
+        queries,
+        np.concatenate([q, q]),
+        np.concatenate([right, wrong]),
+        np.repeat([1.0, 0.0], 40),
+    )
+    assert pairs.negatives.tolist() == [[i, 100 + i] for i in range(40)]
+    settings: dict[str, Any] = {"adapter_steps": 0, "supervised": 3.0, "steps": 120}
+
+    def margin(given: Pairs) -> float:
+        encoder = fit(x, config(**settings), pairs=given, device="cpu")
+        found = cosines(encoder.encode(queries), encoder.encode(x))
+        return float((found[q, right] - found[q, wrong]).mean())
+
+    assert margin(pairs) > margin(Pairs.of(queries, q, right)) + 0.1
+
+
+def test_hard_negatives_that_answer_another_query_of_the_batch_are_not_its_negatives() -> None:
+    pairs = Pairs.of(rows(3), [0, 1, 2, 0], [5, 6, 7, 6], [1, 1, 1, 0])
+    known = pairs.known(np.array([0, 1]), np.array([5, 6]), np.array([6]))
+    assert known.tolist() == [[False, False, False], [False, False, True]]
+    rng = np.random.default_rng(0)
+    assert pairs.negatives_of(np.array([0, 2]), 9, rng).tolist() == [6]
+    assert pairs.negatives_of(np.array([1, 2]), 9, rng).tolist() == []
+
+
+def test_two_modalities_through_one_encoder_find_each_other() -> None:
+    rng = np.random.default_rng(2)
+    meaning = rng.standard_normal((500, 6))
+    # Vectors of both sides hold the meaning in their own way, beside noise.
+    shared, of_images, of_texts = rng.standard_normal((3, 6, 24))
+    images = unit(meaning @ (shared + of_images) + 0.1 * rng.standard_normal((500, 24)))
+    texts = unit(meaning @ (shared + of_texts) + 0.1 * rng.standard_normal((500, 24)))
+    every = np.arange(500)
+
+    def found(**settings: Any) -> float:
+        made = TrainConfig.from_settings(
+            "paper-multimodal", k=(8,), h=128, steps=300, batch_size=128, held_out=0, lr=4e-3,
+            **settings,
+        )  # fmt: skip
+        encoder = fit(images, made, pairs=Pairs.of(texts, every, every), device="cpu")
+        near = cosines(encoder.encode(texts), encoder.encode(images)).argmax(1)
+        return float((near == every).mean())
+
+    alone = found(reconstructed_pairs=0.0)
+    assert found() > alone + 0.1
+    assert found(reconstructed_pairs=0.0, supervised=1.0, supervised_temperature=0.1) > alone + 0.1

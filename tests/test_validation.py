@@ -10,10 +10,14 @@ import torch
 from csr_qdrant import Encoder
 from csr_qdrant.trainer import TrainConfig, fit
 from csr_qdrant.trainer.data import Split
+from csr_qdrant.trainer.dense_ops import DenseOps
 from csr_qdrant.trainer.model import Autoencoder
+from csr_qdrant.trainer.ops import Ops
+from csr_qdrant.trainer.sparse_ops import SparseOps
 from csr_qdrant.trainer.validation import Validator
 
 Floats = npt.NDArray[np.float64]
+both = pytest.mark.parametrize("ops", [DenseOps(), SparseOps(2)], ids=["dense", "sparse"])
 
 
 def rows(n: int, d: int, seed: int = 0) -> Any:
@@ -94,11 +98,15 @@ def tensors(n: int, d: int, seed: int) -> torch.Tensor:
     return torch.from_numpy(rows(n, d, seed))
 
 
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@both
+def test_blocks_change_nothing(ops: Ops, monkeypatch: pytest.MonkeyPatch) -> None:
     queries, documents, model = tensors(37, 16, 1), tensors(203, 16, 2), model_of(16, 64)
-    whole = Validator.of(queries, documents).measure(model, (2, 8), 5)
+    whole = Validator.of(queries, documents).measure(model, ops, (2, 8), 5)
     monkeypatch.setattr("csr_qdrant.trainer.validation.BLOCK", 10)
-    parts = Validator.of(queries, documents).measure(model, (2, 8), 5)
+    monkeypatch.setattr("csr_qdrant.trainer.sparse_ops.FEW_ROWS", 5)
+    monkeypatch.setattr("csr_qdrant.trainer.sparse_ops.BLOCK_BYTES", 1)
+    monkeypatch.setattr("csr_qdrant.trainer.dense_ops.CHUNK_BYTES", 2000)
+    parts = Validator.of(queries, documents).measure(model, ops, (2, 8), 5)
     assert (parts.step, parts.dead) == (whole.step, whole.dead) == (5, whole.dead)
     for one, other in zip(parts.at, whole.at, strict=True):
         assert one == pytest.approx(other, rel=1e-5)
@@ -107,7 +115,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_copy_of_a_neighbour_is_as_good_as_the_neighbour() -> None:
     queries, distinct, model = tensors(50, 16, 1), tensors(8, 16, 2), model_of(16, 64)
     # Eight rows, forty times each: the ten nearest are ten of the forty copies of one row.
-    measured = Validator.of(queries, distinct.repeat(40, 1)).measure(model, (8,), 0)
+    measured = Validator.of(queries, distinct.repeat(40, 1)).measure(model, SparseOps(2), (8,), 0)
     encoder = model.to_encoder(k=8)
     dense = unit(queries) @ unit(distinct).T
     codes = [encoder.encode(x.numpy(), device="numpy").to_dense() for x in (queries, distinct)]
@@ -117,15 +125,18 @@ def test_a_copy_of_a_neighbour_is_as_good_as_the_neighbour() -> None:
 
 
 def test_few_documents_and_one_query() -> None:
-    measured = Validator.of(tensors(1, 8, 1), tensors(3, 8, 2)).measure(model_of(8, 32), (4,), 0)
+    measured = Validator.of(tensors(1, 8, 1), tensors(3, 8, 2)).measure(
+        model_of(8, 32), SparseOps(2), (4,), 0
+    )
     (at,) = measured.at
     assert 0 < at.recall <= 1 and np.isfinite(at.fvu) and 0 < at.longest_list <= 1
 
 
-def test_without_active_latents_nothing_is_found_or_explained() -> None:
+@both
+def test_without_active_latents_nothing_is_found_or_explained(ops: Ops) -> None:
     queries, documents = tensors(30, 8, 1), tensors(100, 8, 2)
     validator = Validator.of(queries, documents)
-    measured = validator.measure(model_of(8, 32, bias=-1000.0), (4,), 0)
+    measured = validator.measure(model_of(8, 32, bias=-1000.0), ops, (4,), 0)
     (at,) = measured.at
     assert (measured.dead, at.recall, at.postings, at.longest_list) == (1.0, 0.0, 0.0, 0.0)
     variance = (queries - documents.mean(0)).square().sum()
@@ -134,14 +145,25 @@ def test_without_active_latents_nothing_is_found_or_explained() -> None:
 
 def test_equal_vectors_have_a_finite_fvu() -> None:
     same = torch.ones(12, 8)
-    (at,) = Validator.of(same[:2], same).measure(model_of(8, 32), (4,), 0).at
+    (at,) = Validator.of(same[:2], same).measure(model_of(8, 32), SparseOps(2), (4,), 0).at
     assert np.isfinite(at.fvu) and at.recall == 1.0
+
+
+def test_both_operations_measure_the_same() -> None:
+    validator, model = Validator.of(tensors(70, 16, 1), tensors(203, 16, 2)), model_of(16, 64, 0.05)
+    one, other = (validator.measure(model, ops, (8, 2), 3) for ops in (DenseOps(), SparseOps(2)))
+    assert [at.k for at in one.at] == [8, 2]  # in the order that was asked for
+    assert one.dead == other.dead
+    for mine, theirs in zip(one.at, other.at, strict=True):
+        # One hit more or less: rounding may swap two neighbours.
+        assert mine.recall == pytest.approx(theirs.recall, abs=2 / 700)
+        assert mine._replace(recall=0) == pytest.approx(theirs._replace(recall=0), rel=1e-4)
 
 
 def test_measuring_leaves_the_model_alone() -> None:
     model = model_of(16, 64)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    Validator.of(tensors(9, 16, 1), tensors(50, 16, 2)).measure(model, (2,), 0)
+    Validator.of(tensors(9, 16, 1), tensors(50, 16, 2)).measure(model, SparseOps(2), (2,), 0)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
 
@@ -150,7 +172,7 @@ def test_a_validation_is_plain_numbers_in_json() -> None:
     import json
 
     measured = Validator.of(tensors(9, 16, 1), tensors(50, 16, 2)).measure(
-        model_of(16, 64), (2,), 7
+        model_of(16, 64), SparseOps(2), (2,), 7
     )
     again = json.loads(json.dumps(measured.to_json()))
     assert again == {"step": 7, "dead": measured.dead, "at": [measured.at[0]._asdict()]}

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from csr_qdrant.trainer.config import TrainConfig
 from csr_qdrant.trainer.data import Array, Order, gather
-from csr_qdrant.trainer.losses import paired
-from csr_qdrant.trainer.supervision import Pairs, same_pair
+from csr_qdrant.trainer.similarity import paired
+from csr_qdrant.trainer.supervision import Pairs
 
 
 def learn_adapter(
@@ -32,16 +32,18 @@ def learn_adapter(
         chosen = order.at(step)
         q, r = pairs.query_rows[chosen], pairs.document_rows[chosen]
         queries = _to(gather(pairs.queries, q, "the query vectors"), device) @ matrix.T
-        documents = _to(gather(vectors, r), device) @ matrix.T
+        wrong = pairs.negatives_of(q, len(q), np.random.default_rng((config.seed, 8, step)))
+        rows = np.concatenate([r, wrong])
+        documents = _to(gather(vectors, rows), device) @ matrix.T
         similarities = F.normalize(queries, dim=1) @ F.normalize(documents, dim=1).T
-        loss = paired(
-            similarities,
-            _to(same_pair(q, r), device),
+        _, by_similarity = paired(
+            similarities.detach(),
+            _to(pairs.known(q, r, wrong), device),
             _to(pairs.scores[chosen], device),
             config.supervised_temperature,
         )
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        similarities.backward(by_similarity)  # type: ignore[no-untyped-call]
         optimiser.step()
         decay.step()
     return matrix.detach()

@@ -148,8 +148,9 @@ class Matches(NamedTuple):
 
     queries: Any  # (p,) positions in the batch
     documents: Any  # (p,) positions in the batch
-    known: Any  # (p, p) bool: other pairs of a query and a document that belong together
+    known: Any  # (p, p + m) bool: other pairs of a query and a document that belong together
     weights: Any  # (p,) float32
+    negatives: Any  # (m,) positions in the batch of documents that are known to be no answer
 
 
 class Batch(NamedTuple):

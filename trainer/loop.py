@@ -3,7 +3,7 @@
 import math
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from csr_qdrant.trainer.checkpoint import (
 )
 from csr_qdrant.trainer.config import TrainConfig
 from csr_qdrant.trainer.data import Array, check_vectors, prefetched
-from csr_qdrant.trainer.objective import Outcome, TorchBatch, objective
+from csr_qdrant.trainer.group import current_group
 from csr_qdrant.trainer.reports import Listeners, StepReport
 from csr_qdrant.trainer.run import Run, diverged, enough_memory
+from csr_qdrant.trainer.step import Outcome, TorchBatch
 from csr_qdrant.trainer.supervision import Labels, Pairs
 
 REPORT_EVERY = 10  # steps; reading a loss waits for the device
@@ -41,6 +42,10 @@ def fit(
     info: dict[str, Any] | None = None,
 ) -> Encoder:
     """Train an encoder on dense vectors.
+
+    In processes that `torchrun` started and that joined `torch.distributed`'s group, all call this
+    with the same arguments: they share each batch, and each returns the same encoder. The first
+    one reports, validates and keeps checkpoints.
 
     Args:
         vectors: (n, d) numbers; a memory map may be larger than RAM.
@@ -73,10 +78,14 @@ def fit(
         run_identity(config, _arrays(vectors, given, pairs)),
         config.checkpoint_seconds,
     )
-    on = checked_device(device)
-    with enough_memory(config, vectors.shape[1]):
-        run = Run.prepare(vectors, config, given, pairs, on, keeper.read(on))
-        _train(run, listeners or Listeners(), keeper, started)
+    on, group = checked_device(device), current_group()
+    if group.rank > 0:
+        listeners, keeper = None, replace(keeper, path=None)
+    with enough_memory(config, *vectors.shape):
+        saved = group.first(keeper.read(torch.device("cpu")))
+        run = Run.prepare(vectors, config, given, pairs, on, group, saved)
+        with run.ops.leading():
+            _train(run, listeners or Listeners(), keeper, started)
     return run.encoder(info or {})
 
 
@@ -85,6 +94,7 @@ def _arrays(vectors: Array, labels: Labels | None, pairs: Pairs | None) -> dict[
     if pairs is not None:
         supervision |= {"queries": pairs.queries, "pairs": pairs.query_rows}
         supervision |= {"documents": pairs.document_rows, "scores": pairs.scores}
+        supervision |= {"negatives": pairs.negatives}
     return {"vectors": vectors, **supervision}
 
 
@@ -112,7 +122,7 @@ class Keeper:
 
 def _train(run: Run, listeners: Listeners, keeper: Keeper, started: float) -> None:
     began = started - run.elapsed_s
-    run.elapsed_s = time.perf_counter() - began
+    run.elapsed_s = run.group.first(time.perf_counter() - began)
     if not run.step:
         keeper.save(run)  # an unwritable path shows now, and the adapter is not learned twice
         run.check_budget()
@@ -120,7 +130,7 @@ def _train(run: Run, listeners: Listeners, keeper: Keeper, started: float) -> No
         with closing(prefetched(run.sampler.at, run.step)) as batches:
             while not _validated(run, listeners):
                 report = _one_step(run, run.on_device(next(batches)))
-                run.elapsed_s = time.perf_counter() - began
+                run.elapsed_s = run.group.first(time.perf_counter() - began)
                 if report is not None:
                     listeners.on_step(report)
                 keeper.save(run, now=False)
@@ -133,16 +143,14 @@ def _train(run: Run, listeners: Listeners, keeper: Keeper, started: float) -> No
 
 
 def _one_step(run: Run, batch: TorchBatch) -> StepReport | None:
-    config, lr = run.config, learning_rate(run.lr, run.config.warmup, run.progress)
+    config, lr = run.config, learning_rate(run.config, run.lr, run.progress)
     for group in run.optimiser.param_groups:
         group["lr"] = lr
     dead = (run.since_active >= config.dead_after).nonzero().squeeze(1)
-    outcome = objective(run.model, batch, dead, config, step=run.step, progress=run.progress)
-    run.optimiser.zero_grad()
-    outcome.loss.backward()  # type: ignore[no-untyped-call]
+    outcome = run.step_of(batch, dead, step=run.step, progress=run.progress)
     torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip)
     reported = run.step % REPORT_EVERY == 0
-    loss = float(outcome.loss.detach()) if reported else 0.0
+    loss = float(outcome.loss) if reported else 0.0
     if not math.isfinite(loss):
         raise diverged(run.lr, run.step)
     _update(run, outcome)
@@ -156,16 +164,18 @@ def _update(run: Run, outcome: Outcome) -> None:
     run.whole = False
     run.optimiser.step()
     run.since_active += 1
-    run.since_active[outcome.active.latents[outcome.active.values > 0]] = 0
+    run.since_active[outcome.used] = 0
     run.step += 1
     run.whole = True
 
 
-def learning_rate(peak: float, warmup: float, progress: float) -> float:
-    """Return the rate of this moment: a linear rise, then a cosine down to nothing."""
-    if progress < warmup:
-        return peak * max(progress / warmup, 0.01)
-    return peak * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+def learning_rate(config: TrainConfig, peak: float, progress: float) -> float:
+    """Return the rate of this moment: a linear rise, then a cosine down to nothing, or constant."""
+    if progress < config.warmup:
+        return peak * max(progress / config.warmup, 0.01)
+    if config.schedule == "constant":
+        return peak
+    return peak * 0.5 * (1 + math.cos(math.pi * (progress - config.warmup) / (1 - config.warmup)))
 
 
 def _validated(run: Run, listeners: Listeners) -> bool:
@@ -176,8 +186,10 @@ def _validated(run: Run, listeners: Listeners) -> bool:
     over = run.progress >= 1
     done = bool(run.validations) and run.validations[-1]["step"] == run.step
     due = over or (run.step > 0 and run.step % run.config.validate_every == 0)
-    if run.validator is not None and due and not done:
-        measured = run.validator.measure(run.model, tuple(sorted(set(run.config.k))), run.step)
+    if run.validator is not None and due and not done and run.group.rank == 0:
+        measured = run.validator.measure(
+            run.model, run.ops, tuple(sorted(set(run.config.k))), run.step
+        )
         run.validations.append(measured.to_json())
         listeners.on_validation(measured)
     return over

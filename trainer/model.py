@@ -1,28 +1,11 @@
-"""The tied autoencoder, computed over active latents alone."""
+"""The tied autoencoder: its parameters. What a step does with them stands in `step`."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from csr_qdrant.encoder import Encoder
-from csr_qdrant.encoding_torch import strongest
-
-
-class Active(NamedTuple):
-    """The strongest latents of each row, strongest first."""
-
-    latents: Tensor  # (B, k) int64
-    values: Tensor  # (B, k), after ReLU
-
-    def first(self, k: int) -> "Active":
-        """Return the k strongest of them."""
-        return Active(self.latents[:, :k], self.values[:, :k])
-
-    def normalised(self) -> "Active":
-        """Return the codes at L2 norm 1; gradients reach the values."""
-        return Active(self.latents, F.normalize(self.values, dim=1, eps=1e-8))
 
 
 class Autoencoder(nn.Module):
@@ -39,29 +22,10 @@ class Autoencoder(nn.Module):
         self.latent_bias = nn.Parameter(torch.zeros(h))
         self.pre_bias = nn.Parameter(torch.zeros(d))
 
-    def pre_activations(self, x: Tensor) -> Tensor:
-        """Return `a`, (B, h).
-
-        `W b_pre` is taken out of the batch product, so that the gradient of b_pre costs a
-        matrix-vector product rather than a second one of the batch's size.
-        """
-        return F.linear(x, self.weight, self.latent_bias - self.weight @ self.pre_bias)
-
-    def active(self, a: Tensor, k: int) -> Active:
-        """Return the k strongest latents of `a`, (B, h), after ReLU; gradients reach `a`."""
-        with torch.no_grad():
-            values, latents = strongest(a, k)
-            order = values.argsort(dim=1, descending=True)
-            latents = latents.gather(1, order)
-        return Active(latents, a.gather(1, latents).relu())
-
-    def decode(self, active: Active) -> Tensor:
-        """Return `Wᵀ z + b_pre`, (B, d).
-
-        Through dense codes: the gradient of a gather of k rows of W is a scatter with sorting,
-        which costs more than the product that it saves.
-        """
-        return densify(active, len(self.latent_bias)) @ self.weight + self.pre_bias
+    @property
+    def offset(self) -> Tensor:
+        """`b_lat − W b_pre`, (h,), so that `a = W x + offset`."""
+        return self.latent_bias - self.weight @ self.pre_bias
 
     def to_encoder(self, scale: float = 1.0, **fields: Any) -> Encoder:
         """Return the encoder of unscaled vectors, given a model of vectors divided by `scale`.
@@ -79,9 +43,3 @@ class Autoencoder(nn.Module):
             pre_bias=array(self.pre_bias * scale),
             **fields,
         )
-
-
-def densify(active: Active, h: int) -> Tensor:
-    """Return codes as (B, h) with zeros; gradients reach the values."""
-    zeros = active.values.new_zeros(len(active.values), h)
-    return zeros.scatter(1, active.latents, active.values)

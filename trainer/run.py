@@ -16,9 +16,11 @@ from csr_qdrant.trainer.checkpoint import Checkpoint
 from csr_qdrant.trainer.config import TrainConfig
 from csr_qdrant.trainer.data import Array, Batch, Matches, Split, gather, typical_norm
 from csr_qdrant.trainer.folding import folded
+from csr_qdrant.trainer.group import Group
 from csr_qdrant.trainer.model import Autoencoder
-from csr_qdrant.trainer.objective import TorchBatch
+from csr_qdrant.trainer.ops import Ops, ops_for
 from csr_qdrant.trainer.sampling import Sampler, sampler
+from csr_qdrant.trainer.step import Step, TorchBatch
 from csr_qdrant.trainer.supervision import Labels, Pairs
 from csr_qdrant.trainer.validation import Validator
 
@@ -36,6 +38,9 @@ class Run:
     adapter: Tensor | None  # (d, d)
     validator: Validator | None
     model: Autoencoder
+    ops: Ops
+    group: Group
+    steps: int  # planned
     optimiser: torch.optim.AdamW
     since_active: Tensor  # (h,) steps since each latent was active
     step: int = 0
@@ -51,27 +56,42 @@ class Run:
         labels: Labels | None,
         pairs: Pairs | None,
         device: torch.device,
+        group: Group,
         saved: Checkpoint | None = None,
     ) -> "Run":
         """Return a run before its first step, or where `saved` left it.
 
         What takes time to find, the adapter and the scale, is taken from `saved` too.
         """
-        kept: Mapping[str, Tensor] = saved.tensors if saved else {}
-        d, h = vectors.shape[1], config.hidden_size(vectors.shape[1])
+        moved = {n: t.to(device) for n, t in saved.tensors.items()} if saved else {}
+        kept: Mapping[str, Tensor] = moved
+        d, h = vectors.shape[1], config.hidden_size(vectors.shape[1], len(vectors))
         split = Split.random(len(vectors), config.held_out, config.seed)
         adapter = kept.get("adapter")
         if pairs is not None and config.adapter_steps and adapter is None:
-            adapter = learn_adapter(vectors, pairs, config, device)
+            adapter = group.first(learn_adapter(vectors, pairs, config, device).cpu()).to(device)
         scale = saved.scale if saved else typical_norm(vectors)
         model = Autoencoder(d, h, torch.Generator().manual_seed(config.seed)).to(device)
         batches = sampler(vectors, split, labels, pairs, config.batch_size, config.seed)
         since = torch.zeros(h, dtype=torch.int64, device=device)
         optimiser = _optimiser(model, config, device)
-        run = cls(config, device, batches, scale, adapter, None, model, optimiser, since)
+        run = cls(
+            config,
+            device,
+            batches,
+            scale,
+            adapter,
+            None,
+            model,
+            ops_for(device),
+            group,
+            config.planned_steps(batches.steps_per_epoch),
+            optimiser,
+            since,
+        )
         run.validator = run._validator(vectors, split)
         if saved is not None:
-            run.restore(saved)
+            run.restore(saved._replace(tensors=moved))
         return run
 
     def _validator(self, vectors: Array, split: Split) -> Validator | None:
@@ -85,6 +105,11 @@ class Run:
         return Validator.of(self.prepared(queries), self.prepared(documents))
 
     @property
+    def step_of(self) -> Step:
+        """What computes a step."""
+        return Step(self.model, self.config, self.ops, self.group)
+
+    @property
     def lr(self) -> float:
         """Peak learning rate."""
         return self.config.peak_lr(len(self.model.pre_bias))
@@ -94,7 +119,7 @@ class Run:
         """Share of the run that is over, 0..1."""
         if self.config.minutes is not None:
             return min(1.0, self.elapsed_s / (60 * self.config.minutes))
-        return self.step / self.config.steps
+        return self.step / self.steps
 
     def prepared(self, rows: Any) -> Tensor:
         """Return float32 rows (n, d) as the model takes them: on the device, scaled, adapted."""
@@ -173,13 +198,14 @@ def _optimiser(model: Autoencoder, config: TrainConfig, device: torch.device) ->
     return torch.optim.AdamW(
         model.parameters(),
         lr=config.peak_lr(len(model.pre_bias)),
+        eps=config.adam_eps,
         weight_decay=config.weight_decay,
         fused=device.type in ("cpu", "cuda"),
     )
 
 
 @contextmanager
-def enough_memory(config: TrainConfig, d: int) -> Iterator[None]:
+def enough_memory(config: TrainConfig, n: int, d: int) -> Iterator[None]:
     """Turn a failed allocation of torch's in the block into a CsrError."""
     try:
         yield
@@ -188,7 +214,7 @@ def enough_memory(config: TrainConfig, d: int) -> Iterator[None]:
         if not isinstance(error, MemoryError) and not ("memory" in text and "alloc" in text):
             raise
         raise CsrError(
-            f"memory does not suffice for h={config.hidden_size(d)} latents and batches of "
+            f"memory does not suffice for h={config.hidden_size(d, n)} latents and batches of "
             f"{config.batch_size} rows: lower h or batch_size"
         ) from error
 

@@ -5,11 +5,15 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from csr_qdrant.trainer.data import Array, Batch, Index, Matches, Order, Split, gather
-from csr_qdrant.trainer.supervision import Labels, Pairs, same_pair
+from csr_qdrant.trainer.supervision import Labels, Pairs
 
 
 class Sampler(Protocol):
     """Makes the batch of any step."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of steps in which each training row appears once."""
 
     def at(self, step: int) -> Batch:
         """Return the batch of `step`."""
@@ -37,6 +41,11 @@ class RowSampler(NamedTuple):
     vectors: Array
     split: Split
     order: Order  # over training rows
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of steps in which each training row appears once."""
+        return self.order.steps_per_epoch
 
     def at(self, step: int) -> Batch:
         """Return the batch of `step`."""
@@ -66,6 +75,11 @@ class LabelSampler(NamedTuple):
         order = Order(split.training_rows, max(1, batch_size // 2), (seed, 2))
         return cls(vectors, labels, split, order, np.sort(keys), seed)
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of steps in which each training row appears once."""
+        return self.order.steps_per_epoch
+
     def at(self, step: int) -> Batch:
         """Return the batch of `step`."""
         rows = self.split.training(self.order.at(step))
@@ -89,6 +103,8 @@ class LabelSampler(NamedTuple):
 class PairSampler(NamedTuple):
     """Half a batch of training rows and queries, half of pairs; each row in it stands once.
 
+    Hard negatives of the pairs' queries come on top, one a pair at most.
+
     Pairs may name held-out rows: what validation measures, agreement with the dense neighbours, is
     not what pairs teach.
     """
@@ -98,6 +114,7 @@ class PairSampler(NamedTuple):
     pairs: Pairs
     order: Order  # over training rows, and after them the queries
     pair_order: Order
+    seed: int
 
     @classmethod
     def of(
@@ -106,14 +123,22 @@ class PairSampler(NamedTuple):
         """Plan both halves."""
         order = Order(split.training_rows + len(pairs.queries), batch_size // 2, (seed, 2))
         pair_order = Order(len(pairs.query_rows), batch_size // 4, (seed, 3))
-        return cls(vectors, split, pairs, order, pair_order)
+        return cls(vectors, split, pairs, order, pair_order, seed)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of steps in which each training row appears once."""
+        return self.order.steps_per_epoch
 
     def at(self, step: int) -> Batch:
         """Return the batch of `step`: its document rows, then its queries."""
         positions, chosen = self.order.at(step), self.pair_order.at(step)
         is_query = positions >= self.split.training_rows
         q, r = self.pairs.query_rows[chosen], self.pairs.document_rows[chosen]
-        documents = np.union1d(self.split.training(positions[~is_query]), r)
+        rng = np.random.default_rng((self.seed, 7, step))
+        wrong = self.pairs.negatives_of(q, len(q), rng)
+        plain = self.split.training(positions[~is_query])
+        documents = np.unique(np.concatenate([plain, r, wrong]))
         queries = np.union1d(positions[is_query] - self.split.training_rows, q)
         x = np.concatenate(
             [gather(self.vectors, documents), gather(self.pairs.queries, queries, "the queries")]
@@ -121,7 +146,8 @@ class PairSampler(NamedTuple):
         matches = Matches(
             len(documents) + np.searchsorted(queries, q),
             np.searchsorted(documents, r),
-            same_pair(q, r),
+            self.pairs.known(q, r, wrong),
             self.pairs.scores[chosen],
+            np.searchsorted(documents, wrong),
         )
         return Batch(x, None, matches)

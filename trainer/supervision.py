@@ -1,6 +1,6 @@
 """What a trainer may know beside the vectors: labels of rows, or pairs that belong together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,8 @@ class Pairs:
     query_rows: Index  # (p,) rows of `queries`
     document_rows: Index  # (p,) rows of the training vectors
     scores: npt.NDArray[np.float32]  # (p,) above 0
+    negatives: Index = field(default_factory=lambda: np.empty((0, 2), np.int64))
+    # (m, 2) rows of queries and of documents that are known not to answer them, sorted
 
     @classmethod
     def of(
@@ -69,7 +71,7 @@ class Pairs:
         document_rows: npt.ArrayLike,
         scores: npt.ArrayLike | None = None,
     ) -> "Pairs":
-        """Make pairs, leaving out those with a score of 0 or less."""
+        """Make pairs; those with a score of 0 or less are hard negatives of their query."""
         check_vectors(queries, "the query vectors")
         q, r = np.asarray(query_rows, np.int64), np.asarray(document_rows, np.int64)
         s = np.ones(len(q), np.float32) if scores is None else np.asarray(scores, np.float32)
@@ -80,7 +82,29 @@ class Pairs:
         kept = s > 0
         if not kept.any():
             raise CsrError("pairs need at least one with a score above 0, got none")
-        return cls(queries, q[kept], r[kept], s[kept])
+        negatives = np.unique(np.stack([q[~kept], r[~kept]], 1), axis=0)
+        return cls(queries, q[kept], r[kept], s[kept], negatives)
+
+    def negatives_of(self, query_rows: Index, most: int, rng: np.random.Generator) -> Index:
+        """Return up to `most` different documents that do not answer some of the queries."""
+        if not len(self.negatives):
+            return self.negatives[:, 1]
+        wanted = np.isin(self.negatives[:, 0], query_rows)
+        documents = np.unique(self.negatives[wanted, 1])
+        return np.sort(rng.permutation(documents)[:most])
+
+    def known(self, query_rows: Index, documents: Index, negatives: Index) -> Any:
+        """Return (p, p + m) bool: which other pairs in a batch are no negatives.
+
+        Args:
+            query_rows: rows of the p queries.
+            documents: rows of the p documents.
+            negatives: rows of m more documents.
+        """
+        n = max(int(self.document_rows.max()), int(negatives.max(initial=0))) + 1
+        answers = self.query_rows * n + self.document_rows
+        asked = np.isin(query_rows[:, None] * n + negatives, answers)
+        return np.concatenate([same_pair(query_rows, documents), asked], axis=1)
 
     def check(self, vectors: Array) -> None:
         """Raise CsrError if a pair names a row that does not exist, or dimensions differ."""
@@ -92,6 +116,8 @@ class Pairs:
         for name, rows, n in (
             ("query", self.query_rows, len(self.queries)),
             ("document", self.document_rows, len(vectors)),
+            ("query", self.negatives[:, 0], len(self.queries)),
+            ("document", self.negatives[:, 1], len(vectors)),
         ):
             missing = rows[(rows < 0) | (rows >= n)]
             if len(missing):

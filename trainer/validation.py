@@ -1,6 +1,5 @@
 """Held-out measures of a half-trained encoder: what Qdrant's user will get, and pay."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from csr_qdrant.trainer.model import Active, Autoencoder, densify
+from csr_qdrant.trainer.model import Autoencoder
+from csr_qdrant.trainer.ops import Active, Ops
 
 NEIGHBOURS = 10
 BLOCK = 1024  # rows at once
@@ -57,71 +57,68 @@ class Validator:
         return cls(queries, documents, torch.cat(needed))
 
     @torch.no_grad()
-    def measure(self, model: Autoencoder, ks: tuple[int, ...], step: int) -> Validation:
+    def measure(self, model: Autoencoder, ops: Ops, ks: tuple[int, ...], step: int) -> Validation:
         """Measure `model` at each k."""
-        queries = _encode(model, self.queries, max(ks))
-        documents = _encode(model, self.documents, max(ks))
-        at = tuple(self._at(model, queries.first(k), documents.first(k), k) for k in ks)
+        cuts, nothing = tuple(sorted(ks, reverse=True)), torch.empty(0, dtype=torch.int64)
+        queries, documents = (
+            ops.encode(x, model.weight, model.offset, cuts, nothing.to(x.device)).active
+            for x in (self.queries, self.documents)
+        )
+        at = tuple(self._at(model, ops, queries.first(k), documents.first(k), k) for k in ks)
         unused = _usage(documents, len(model.latent_bias)) == 0
         return Validation(step, float(unused.float().mean()), at)
 
-    def _at(self, model: Autoencoder, queries: Active, documents: Active, k: int) -> AtK:
+    def _at(self, model: Autoencoder, ops: Ops, queries: Active, documents: Active, k: int) -> AtK:
         h = len(model.latent_bias)
         lists = _usage(documents, h) / len(documents.values)  # share of documents in each list
         touched = _usage(queries, h) / len(queries.values)
         return AtK(
             k,
-            self._recall(queries, documents, h),
-            self._fvu(model, queries),
+            self._recall(ops, queries, documents, h),
+            self._fvu(model, ops, queries),
             float((lists * touched).sum()),
             float(lists.max()),
         )
 
-    def _fvu(self, model: Autoencoder, queries: Active) -> float:
+    def _fvu(self, model: Autoencoder, ops: Ops, queries: Active) -> float:
         """Squared error over squared distance from the documents' mean."""
-        error = sum(
-            float((model.decode(codes) - x).square().sum())
-            for codes, x in zip(_parts(queries), _blocks(self.queries), strict=True)
-        )
+
+        def work(start: int, stop: int) -> Tensor:
+            rows, k = slice(start, stop), queries.values.shape[1]
+            error, _ = ops.decode(
+                queries.rows(rows), k, model.weight, model.pre_bias, self.queries[rows]
+            )
+            return error.square().sum()
+
+        error = float(sum(ops.over(len(self.queries), work)))
         variance = float((self.queries - self.documents.mean(0)).square().sum())
         return error / max(variance, 1e-12)
 
-    def _recall(self, queries: Active, documents: Active, h: int) -> float:
+    def _recall(self, ops: Ops, queries: Active, documents: Active, h: int) -> float:
         """Share of the ten best by codes that are as near as the tenth neighbour.
 
         Rows that tie with it are as good as it; rows that share no latent are not found at all.
         """
-        hits = 0
-        for codes, x, needed in zip(
-            _parts(queries), _blocks(self.queries), _blocks(self.needed), strict=True
-        ):
-            scores = _cosines(codes, documents, h)
-            best = scores.topk(min(NEIGHBOURS, scores.shape[1]), dim=1)
-            near = F.cosine_similarity(x[:, None], self.documents[best.indices], dim=2)
-            good = (near >= needed[:, None] - TIE) & (best.values > 0)
-            hits += int(good.sum())
-        return hits / (len(self.queries) * min(NEIGHBOURS, len(self.documents)))
+        wanted = min(NEIGHBOURS, len(self.documents))
+        asked, lists = queries.normalised(), ops.lists(documents.normalised(), h)
 
+        def work(start: int, stop: int) -> int:
+            hits = 0
+            for first in range(start, stop, lists.block_rows):
+                rows = slice(first, min(first + lists.block_rows, stop))
+                best = lists.cosines(asked.rows(rows)).topk(wanted, dim=1)
+                x = self.queries[rows, None]
+                near = F.cosine_similarity(x, self.documents[best.indices], dim=2)
+                good = (near >= self.needed[rows, None] - TIE) & (best.values > 0)
+                hits += int(good.sum())
+            return hits
 
-def _cosines(queries: Active, documents: Active, h: int) -> Tensor:
-    """Return the cosines of codes, (m, n), at no more than `BLOCK` dense codes a time."""
-    asked = densify(queries.normalised(), h)
-    parts = [asked @ densify(part.normalised(), h).T for part in _parts(documents)]
-    return torch.cat(parts, 1)
-
-
-def _encode(model: Autoencoder, x: Tensor, k: int) -> Active:
-    parts = [model.active(model.pre_activations(block), k) for block in _blocks(x)]
-    return Active(torch.cat([p.latents for p in parts]), torch.cat([p.values for p in parts]))
+        return sum(ops.over(len(self.queries), work)) / (len(self.queries) * wanted)
 
 
 def _blocks(rows: Tensor) -> tuple[Tensor, ...]:
     blocks: tuple[Tensor, ...] = torch.split(rows, BLOCK)
     return blocks
-
-
-def _parts(active: Active) -> Iterator[Active]:
-    return map(Active, _blocks(active.latents), _blocks(active.values))
 
 
 def _usage(active: Active, h: int) -> Tensor:

@@ -1,0 +1,55 @@
+"""Presets: what they set, what wins over them, and that each trains."""
+
+import numpy as np
+import pytest
+
+from csr_qdrant.errors import ConfigError
+from csr_qdrant.trainer import Pairs, TrainConfig, fit
+from csr_qdrant.trainer.presets import PRESETS
+
+
+def test_the_default_is_retrieval() -> None:
+    assert TrainConfig.from_settings() == TrainConfig() == TrainConfig.from_settings("retrieval")
+
+
+def test_what_is_given_wins_over_the_preset() -> None:
+    config = TrainConfig.from_settings("paper-text", lr=1e-3, k=(8,))
+    assert (config.preset, config.lr, config.k) == ("paper-text", 1e-3, (8,))
+    assert (config.batch_size, config.k_aux, config.schedule) == (128, 1024, "constant")
+
+
+def test_a_length_that_is_given_replaces_the_presets_of_another_kind() -> None:
+    assert TrainConfig.from_settings("csrv2").epochs == 10
+    for given in ({"steps": 7}, {"minutes": 1.0}):
+        assert TrainConfig.from_settings("csrv2", **given).epochs is None
+    with pytest.raises(ConfigError, match="minutes or epochs"):
+        TrainConfig(minutes=1, epochs=1)
+
+
+def test_an_unknown_preset_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="must be one of retrieval, .*, got 'fast'"):
+        TrainConfig.from_settings("fast")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_trains_by_epochs_or_steps(preset: str) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((300, 16)).astype(np.float32)
+    config = TrainConfig.from_settings(preset, batch_size=50, epochs=2, held_out=0, h=256)
+    pairs = None
+    if preset == "paper-multimodal":
+        pairs = Pairs.of(x + 0.1, np.arange(300), np.arange(300))
+    encoder = fit(x, config, pairs=pairs, device="cpu")
+    rows = 600 if pairs else 300  # with pairs half of each batch is rows and queries
+    assert encoder.info["steps"] == 2 * rows // (25 if pairs else 50)
+    assert encoder.info["training"]["preset"] == preset
+    assert encoder.encode(x).lengths.min() > 0
+
+
+def test_a_constant_schedule_stays_at_its_rate() -> None:
+    from csr_qdrant.trainer.loop import learning_rate
+
+    config = TrainConfig.from_settings("paper-vision")
+    assert [learning_rate(config, 4e-5, progress) for progress in (0, 0.5, 0.99)] == [4e-5] * 3
+    falling = [learning_rate(TrainConfig(), 1.0, progress) for progress in (0.05, 0.5, 1.0)]
+    assert falling[0] == 1.0 and 0.5 < falling[1] < 0.6 and falling[2] == pytest.approx(0)

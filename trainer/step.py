@@ -1,0 +1,294 @@
+"""One step's loss and gradients, found without a graph and without dense codes.
+
+The equations stand where their terms are computed; written plainly, with three dense passes and
+automatic differentiation, they stand in `benchmarks/plain.py`, and the tests hold both equal.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from csr_qdrant.trainer.auxiliary import auxiliary
+from csr_qdrant.trainer.config import TrainConfig
+from csr_qdrant.trainer.data import Matches
+from csr_qdrant.trainer.group import Alone, Group
+from csr_qdrant.trainer.model import Autoencoder
+from csr_qdrant.trainer.ops import Active, Lists, Ops
+from csr_qdrant.trainer.similarity import (
+    Term,
+    balance,
+    contrastive,
+    distillation,
+    paired,
+    same_label,
+)
+
+
+class TorchBatch(NamedTuple):
+    """A `data.Batch` on the device."""
+
+    x: Tensor  # (B, d), scaled and adapted
+    labels: Tensor | None = None
+    matches: Matches | None = None
+
+
+class Outcome(NamedTuple):
+    """What a step computes, beside the gradients that it leaves in the model."""
+
+    loss: Tensor
+    terms: dict[str, Tensor]  # unweighted
+    used: Tensor  # (h,) bool: latents that are active in some row, at the largest k
+
+
+def annealed_k(config: TrainConfig, k: int, h: int, progress: float) -> int:
+    """Return the k of this moment: from k_anneal down to k over the first 70 % (CSRv2)."""
+    if config.k_anneal is None:
+        return k
+    start = max(k, min(config.k_anneal, h // 4))
+    return round(k + (start - k) * max(0.0, 1 - progress / 0.7))
+
+
+class Plan(NamedTuple):
+    """What a step looks at."""
+
+    k: int  # of this step's codes
+    largest: int  # k of the list, which decides what is dead
+    most: int  # latents of the second reconstruction
+
+    @classmethod
+    def of(cls, config: TrainConfig, h: int, step: int, progress: float) -> "Plan":
+        """Take one k of the list in turn; the 4k term and the dead latents go by the largest."""
+        ks = sorted({annealed_k(config, k, h, progress) for k in config.k}, reverse=True)
+        most = min(4 * ks[0], h) if config.multi_k else ks[0]
+        return cls(ks[step % len(ks)], ks[0], most)
+
+
+class Reconstruction(NamedTuple):
+    """Both reconstructions' errors, as gradients by x̂."""
+
+    first: Tensor  # (n, d) of both together
+    rest: Tensor  # (n, d) of that from `most` latents
+    by_values: Tensor  # (n, most)
+    residual: Tensor  # (n, d) x − x̂ from k latents
+
+
+class SimilarityTerms(NamedTuple):
+    """The terms that look at each row's cosines with all others."""
+
+    config: TrainConfig
+    names: tuple[str, ...]
+    total: int  # rows of the batch
+    unit: Tensor | None  # (B, d) dense vectors at L2 norm 1
+    labels: Tensor | None  # (B,)
+    anchors: int  # rows with another one of their label
+    wanted: bool
+
+    @classmethod
+    def of(cls, config: TrainConfig, batch: TorchBatch) -> "SimilarityTerms":
+        """Find out which terms have a weight, and what they need of the batch."""
+        names = [
+            name for name in ("contrastive", "balance", "distillation") if getattr(config, name)
+        ]
+        labels, anchors = batch.labels if config.supervised else None, 0
+        if labels is not None:
+            names.append("supervised")
+            counts = labels[labels >= 0].bincount()
+            anchors = int(counts[counts > 1].sum())
+        unit = F.normalize(batch.x, dim=1, eps=1e-8) if config.distillation else None
+        pairs = batch.matches is not None and config.supervised
+        # A row alone is like no other.
+        wanted = len(batch.x) > 1 and (bool(names) or bool(pairs))
+        return cls(config, tuple(names), len(batch.x), unit, labels, anchors, wanted)
+
+    def rows(self, cosines: Tensor, first: int) -> tuple[Tensor, Tensor]:
+        """Return each term's loss, (terms,), and the weighted gradient by `cosines`, (n, B)."""
+        losses, gradient = [], torch.zeros_like(cosines)
+        for name in self.names:
+            count = max(1, self.anchors) if name == "supervised" else self.total
+            loss, by_cosines = self._term(name, cosines, first)
+            losses.append(loss / count)
+            gradient.add_(by_cosines, alpha=getattr(self.config, name) / count)
+        return torch.stack(losses) if losses else cosines.new_zeros(0), gradient
+
+    def _term(self, name: str, cosines: Tensor, first: int) -> Term:
+        config = self.config
+        if name == "contrastive":
+            return contrastive(cosines, first, config.contrastive_temperature)
+        if name == "balance":
+            return balance(cosines, first)
+        if name == "distillation":
+            assert self.unit is not None
+            mine = self.unit[first : first + len(cosines)]
+            return distillation(cosines, mine, self.unit, first, config.distillation_temperature)
+        assert self.labels is not None
+        return same_label(cosines, self.labels, first, config.supervised_temperature)
+
+
+class Step:
+    """Computes the objective of a batch and its gradients by the parameters of `model`."""
+
+    def __init__(
+        self, model: Autoencoder, config: TrainConfig, ops: Ops, group: Group | None = None
+    ) -> None:
+        """Compute with `ops`; each process of `group` computes its share of a batch's rows."""
+        self._model, self._config, self._ops = model, config, ops
+        self._group: Group = group or Alone()
+
+    @torch.no_grad()
+    def __call__(self, batch: TorchBatch, dead: Tensor, *, step: int, progress: float) -> Outcome:
+        """Compute one batch and leave the gradients in the model's parameters.
+
+        Args:
+            batch: all rows and their supervision, the same in each process.
+            dead: indices of dead latents, (m,), may be empty.
+            step: number of the step, which chooses k.
+            progress: share of the run that is over, 0..1.
+        """
+        model, h = self._model, len(self._model.latent_bias)
+        plan = Plan.of(self._config, h, step, progress)
+        x = batch.x[self._group.share(len(batch.x))]
+        dead = dead if self._config.aux else dead[:0]
+        cuts = tuple(sorted(set(plan), reverse=True))
+        active, columns = self._ops.encode(x, model.weight, model.offset, cuts, dead)
+
+        terms: dict[str, Tensor] = {}
+        made = self._reconstruct(active, plan.k, x, batch, terms)
+        made.by_values[:, : plan.k] += self._similarity(active.first(plan.k), batch, terms)
+        made.by_values.mul_(active.values > 0)
+        by_weight, by_bias = self._ops.weight_gradients(
+            active, made.by_values, plan.k, x, model.pre_bias, made.first, made.rest, h
+        )
+        by_pre = made.first.sum(0) - model.weight.T @ by_bias
+        if len(dead):
+            revival = auxiliary(
+                columns,
+                made.residual,
+                x - model.pre_bias,
+                model.weight[dead],
+                self._config.k_aux,
+                self._group,
+                self._ops.over,
+            )
+            terms["aux"] = revival.loss
+            by_weight.index_add_(0, dead, revival.by_weight, alpha=self._config.aux)
+            by_bias.index_add_(0, dead, revival.by_bias, alpha=self._config.aux)
+        used = x.new_zeros(h)
+        ours = active.first(plan.largest)
+        used[ours.latents[ours.values > 0]] = 1
+        self._group.sum(by_weight, by_bias, by_pre, used, *terms.values())
+        model.weight.grad, model.latent_bias.grad, model.pre_bias.grad = by_weight, by_bias, by_pre
+        loss = torch.stack([getattr(self._config, n) * term for n, term in terms.items()]).sum()
+        return Outcome(loss, terms, used > 0)
+
+    def _reconstruct(
+        self, active: Active, k: int, x: Tensor, batch: TorchBatch, terms: dict[str, Tensor]
+    ) -> Reconstruction:
+        """Mean over rows of ‖x̂ − x‖², from k and from 4k latents (arXiv 2503.01776, L_k).
+
+        With g = 2 (x̂ − x) / B of each: ∂z_l = ⟨W_l, g⟩ and, from the decoder, ∂W_l = Σ z_l g.
+        """
+        model, config, total = self._model, self._config, len(batch.x)
+        first, rest, residual = (torch.empty_like(x) for _ in range(3))
+        by_values = torch.empty_like(active.values)
+
+        def errors(start: int, stop: int) -> Tensor:
+            rows = slice(start, stop)
+            few, many = self._ops.decode(
+                active.rows(rows), k, model.weight, model.pre_bias, x[rows]
+            )
+            torch.neg(few, out=residual[rows])
+            torch.mul(many, 2 * config.multi_k / total, out=rest[rows])
+            torch.add(rest[rows], few, alpha=2 * config.reconstruction / total, out=first[rows])
+            return torch.stack([few.square().sum(), many.square().sum()])
+
+        def gradients(start: int, stop: int) -> None:
+            rows = slice(start, stop)
+            by_values[rows] = self._ops.value_gradients(
+                active.rows(rows), k, model.weight, first[rows], rest[rows]
+            )
+
+        sums = torch.stack(self._ops.over(len(x), errors)).sum(0) / total
+        terms["reconstruction"] = sums[0]
+        if config.multi_k:
+            terms["multi_k"] = sums[1]
+        if batch.matches is not None and config.reconstructed_pairs:
+            loss, by_reconstruction = self._reconstructed_pairs(x - residual, batch.matches)
+            terms["reconstructed_pairs"] = loss
+            first.add_(by_reconstruction, alpha=config.reconstructed_pairs)
+        self._ops.over(len(x), gradients)
+        return Reconstruction(first, rest, by_values, residual)
+
+    def _reconstructed_pairs(self, mine: Tensor, matches: Matches) -> tuple[Tensor, Tensor]:
+        """CLIP's loss on reconstructions (arXiv 2503.01776, multimodal): loss, and ∂x̂ (n, d)."""
+        every = self._group.gather(mine)
+        documents = torch.cat([matches.documents, matches.negatives])
+        q, d = (F.normalize(every[at], dim=1, eps=1e-8) for at in (matches.queries, documents))
+        loss, by_cosines = paired(
+            q @ d.T, matches.known, matches.weights, self._config.supervised_temperature
+        )
+        by_every = torch.zeros_like(every)
+        for at, unit, by_unit in (
+            (matches.queries, q, by_cosines @ d),
+            (documents, d, by_cosines.T @ q),
+        ):
+            norms = every[at].norm(dim=1, keepdim=True).clamp(min=1e-8)
+            along = (unit * by_unit).sum(1, keepdim=True)
+            by_every.index_add_(0, at, (by_unit - unit * along) / norms)
+        return loss / self._group.size, by_every[self._group.share(len(every))]
+
+    def _similarity(self, mine: Active, batch: TorchBatch, terms: dict[str, Tensor]) -> Tensor:
+        """Terms of the cosines of codes, S = Z Zᵀ; returns their gradient by the values, (n, k).
+
+        ∂Z = (∂S + ∂Sᵀ) Z, and through z = v / ‖v‖: ∂v = (∂z − z ⟨z, ∂z⟩) / ‖v‖.
+        """
+        codes = mine.normalised()
+        weigh = SimilarityTerms.of(self._config, batch)
+        if not weigh.wanted:
+            return torch.zeros_like(codes.values)
+        every = Active(*map(self._group.gather, codes))
+        lists = self._ops.lists(every, len(self._model.latent_bias))
+        share = self._group.share(len(batch.x))
+        by_codes = torch.zeros_like(every.values)
+
+        def work(start: int, stop: int) -> tuple[Tensor, Tensor]:
+            listed, losses = lists.no_gradient(), []
+            # Once at least: a process may have no rows.
+            for begin in range(start, max(stop, start + 1), lists.block_rows):
+                rows = slice(begin, min(begin + lists.block_rows, stop))
+                found, by_cosines = weigh.rows(lists.cosines(codes.rows(rows)), share.start + begin)
+                own = by_codes[share][rows]
+                lists.add_gradient(codes.rows(rows), by_cosines, own, listed)
+                losses.append(found)
+            return torch.stack(losses).sum(0), listed
+
+        losses, listed = zip(*self._ops.over(len(codes.values), work), strict=True)
+        terms |= zip(weigh.names, torch.stack(losses).sum(0).unbind(), strict=True)
+        by_codes += lists.by_values(torch.stack(listed).sum(0))
+        if batch.matches is not None and self._config.supervised:
+            terms["supervised"] = self._pairs(every, lists, batch.matches, by_codes)
+        self._group.sum(by_codes)
+        by_z, z = by_codes[share], codes.values
+        norms = mine.values.norm(dim=1, keepdim=True)
+        by_values = (by_z - z * (z * by_z).sum(1, keepdim=True)) / norms
+        return torch.where(norms > 1e-8, by_values, 0.0)
+
+    def _pairs(self, every: Active, lists: Lists, matches: Matches, by_codes: Tensor) -> Tensor:
+        """Add the pairs' term to `by_codes`; each process takes a share of the pairs back."""
+        queries, documents = matches.queries, torch.cat([matches.documents, matches.negatives])
+        cosines = lists.cosines(every.rows(queries))
+        loss, by_block = paired(
+            cosines[:, documents],
+            matches.known,
+            matches.weights,
+            self._config.supervised_temperature,
+        )
+        share = self._group.share(len(queries))
+        by_cosines = torch.zeros_like(cosines[share])
+        by_cosines.index_add_(1, documents, by_block[share], alpha=self._config.supervised)
+        own, listed = torch.zeros_like(by_codes[queries[share]]), lists.no_gradient()
+        lists.add_gradient(every.rows(queries[share]), by_cosines, own, listed)
+        by_codes.index_add_(0, queries[share], own)
+        by_codes += lists.by_values(listed)
+        return loss / self._group.size
