@@ -61,7 +61,7 @@ def plain_loss(
     """
     h = len(model.latent_bias)
     reconstruction = model(x, k)
-    loss = config.reconstruction * (x - reconstruction).pow(2).sum(1).mean()
+    loss: Tensor = config.reconstruction * (x - reconstruction).pow(2).sum(1).mean()
     if config.multi_k:
         loss = loss + config.multi_k * (x - model(x, min(4 * k, h))).pow(2).sum(1).mean()
     if config.aux and len(dead):
@@ -71,7 +71,9 @@ def plain_loss(
     if config.contrastive:
         loss = loss + config.contrastive * plain_contrastive(z, z, config.contrastive_temperature)
     if config.distillation:
-        found = plain_distillation(z, x, config.distillation_temperature)
+        temperature = config.resolved(adapted=False).distillation_temperature
+        assert temperature is not None
+        found = plain_distillation(z, x, temperature)
         loss = loss + config.distillation * found
     if config.supervised and labels is not None:
         found = plain_same_label(z, labels, config.supervised_temperature)

@@ -229,7 +229,8 @@ def main(
     lines["default settings"] = f"{1000 * default['step_s']['ours']:.1f} ms a step"
     peers = {"sentence-transformers": metadata.version("sentence-transformers")}
     results = {"states": states, "default": default, "peers": peers, "load_before": busy}
-    params = {**sizes._asdict(), "dead": dead, "threads": threads, "rounds": rounds}
+    params = {**sizes._asdict(), "dead": dead, "threads": threads}
+    params |= {"rounds": rounds, "repeats": repeats}
     params |= {f"default_{name}": getattr(small, name) for name in ("rows", "d", "h")}
     report("speed_train", lines, write_record("speed_train", params, results, output))
 

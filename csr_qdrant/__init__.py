@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from csr_qdrant.codes import SparseCodes
     from csr_qdrant.collection import Collection
     from csr_qdrant.encoder import Encoder
+    from csr_qdrant.linear import LinearAdapter
 
 __version__ = "0.1.0"
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "ConfigError",
     "CsrError",
     "Encoder",
+    "LinearAdapter",
     "MissingExtraError",
     "SparseCodes",
 ]
@@ -24,6 +26,7 @@ __all__ = [
 _HOMES = {
     "Collection": "csr_qdrant.collection",
     "Encoder": "csr_qdrant.encoder",
+    "LinearAdapter": "csr_qdrant.linear",
     "SparseCodes": "csr_qdrant.codes",
 }
 

@@ -62,14 +62,17 @@ cases = st.builds(
 def compute(
     case: Case,
     k_aux: int,
-    over: Callable[[int, Callable[[int, int], T]], list[T]] = DenseOps().over,  # noqa: B008
+    ops: DenseOps | None = None,
 ) -> Auxiliary:
     x, residual, weight, _ = case
-    return auxiliary(case.a, residual, x, weight, k_aux, Alone(), over)
+    return auxiliary(case.a, residual, x, weight, k_aux, Alone(), ops or DenseOps())
 
 
-def halves(rows: int, work: Callable[[int, int], T]) -> list[T]:
-    return [work(0, rows // 2), work(rows // 2, rows)]
+class Halves(DenseOps):
+    """Operations that part the rows in two."""
+
+    def over(self, rows: int, work: Callable[[int, int], T]) -> list[T]:
+        return [work(0, rows // 2), work(rows // 2, rows)]
 
 
 def plain_auxiliary(case: Case, weight: Tensor, bias: Tensor, k_aux: int) -> Tensor:
@@ -88,8 +91,8 @@ def plain_auxiliary(case: Case, weight: Tensor, bias: Tensor, k_aux: int) -> Ten
 @quick
 @given(cases, st.integers(1, 16))
 def test_the_loss_is_the_papers(case: Case, k_aux: int) -> None:
-    for over in (DenseOps().over, halves):
-        found = compute(case, k_aux, over)
+    for ops in (DenseOps(), Halves()):
+        found = compute(case, k_aux, ops)
         plain = plain_auxiliary(case, case.weight, case.bias, k_aux)
         torch.testing.assert_close(found.loss, plain, rtol=1e-9, atol=0)
 
@@ -103,7 +106,7 @@ def test_gradients_are_the_equations_but_for_what_relu_stops(case: Case, k_aux: 
     loss = plain_auxiliary(case, weight, bias, k_aux)
     by_weight, by_bias = torch.autograd.grad(loss, (weight, bias))
     with torch.no_grad():
-        found, a = compute(case, k_aux, halves), case.a
+        found, a = compute(case, k_aux, Halves()), case.a
         around = (case.residual - case.residual.mean(0)).square().sum()
         for i in range(len(a)):
             chosen = a[i].argsort(descending=True)[:k_aux]
@@ -154,6 +157,6 @@ def test_what_is_given_stays() -> None:
     case = make_case(9, 5, 6, 0)
     before, a = [each.clone() for each in case], case.a
     given = a.clone()
-    auxiliary(given, case.residual, case.x, case.weight, 3, Alone(), halves)
+    auxiliary(given, case.residual, case.x, case.weight, 3, Alone(), Halves())
     assert torch.equal(given, a)
     assert all(torch.equal(one, other) for one, other in zip(case, before, strict=True))

@@ -18,6 +18,8 @@ ROOMS = {
 }
 INSTALLED = {f"csr_qdrant.{room}" for room in ("trainer", "benchmarks", "cli")}
 HEAVY = {
+    "matplotlib",
+    "numba",
     "pyarrow",
     "qdrant_client",
     "qdrant_edge",

@@ -407,6 +407,15 @@ def test_a_run_is_repeatable_and_reports_as_it_goes() -> None:
     assert again.info["training"]["seed"] == 3
 
 
+@pytest.mark.parametrize("n", [2, 3, 5, 9])
+def test_a_handful_of_rows_is_enough(n: int) -> None:
+    config = LinearConfig(steps=12, batch_size=4)
+    adapter = fit_linear(random(n, 8), config, device="cpu")
+    assert np.abs(adapter.apply(random(n, 8))).max() <= 1
+    pairs = Pairs.of(random(1, 8, seed=1), [0], [n - 1])
+    assert fit_linear(random(n, 8), config, pairs=pairs, device="cpu").info["steps"] == 12
+
+
 def test_minutes_end_a_run() -> None:
     config = LinearConfig(minutes=0.01, batch_size=32, held_out=0)
     adapter = fit_linear(random(100, 8), config, device="cpu")
@@ -438,7 +447,7 @@ def test_sizes_double_up_to_the_vectors_own() -> None:
         ({"dims": (0, 4)}, "got 0, 4"),
         ({"dims": (4,), "method": "adapter"}, "dims are for mrl"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"batch_size": 1}, "batch_size must be at least 2, got 1"),
+        ({"batch_size": 3}, "batch_size must be at least 4, got 3"),
         ({"held_out": -1}, "held_out must be at least 0"),
         ({"lr": 0}, "lr must be above 0 and at most 1, got 0"),
         ({"lr": 2.0}, "at most 1, got 2"),

@@ -27,7 +27,7 @@ def test_a_length_that_is_given_replaces_the_presets_of_another_kind() -> None:
 
 
 def test_an_unknown_preset_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="must be one of retrieval, .*, got 'fast'"):
+    with pytest.raises(ConfigError, match=r"must be one of retrieval, .*, got 'fast'"):
         TrainConfig.from_settings("fast")
 
 

@@ -1,13 +1,12 @@
 """The term that revives dead latents, with its gradients."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from csr_qdrant.trainer.group import Group
-from csr_qdrant.trainer.ops import T
+from csr_qdrant.trainer.ops import Ops
 
 TINY = 1e-8
 ROWS = 1024  # whose dead latents are computed at once
@@ -28,7 +27,7 @@ def auxiliary(
     weight: Tensor,
     k_aux: int,
     group: Group,
-    over: Callable[[int, Callable[[int, int], T]], list[T]],
+    ops: Ops,
 ) -> Auxiliary:
     """Error of reconstructing `residual` from dead latents, over that of its mean.
 
@@ -44,19 +43,19 @@ def auxiliary(
         weight: rows of W of the dead latents, (m, d).
         k_aux: latents used for a row at most.
         group: who holds the rest of the batch.
-        over: runs work on parts of the rows.
+        ops: operations of the device.
     """
     scale = 1 / (_baseline(residual, group) + TINY)
 
     def work(start: int, stop: int) -> Auxiliary:
         parts = [
-            _of_rows(a[rows], residual[rows], x[rows], weight, k_aux, scale)
+            _of_rows(a[rows], residual[rows], x[rows], weight, k_aux, scale, ops)
             for first in range(start, max(stop, start + 1), ROWS)  # a share may have no rows
             for rows in [slice(first, min(first + ROWS, stop))]
         ]
         return _sum(parts)
 
-    return _sum(over(len(a), work))  # type: ignore[arg-type]
+    return _sum(ops.over(len(a), work))
 
 
 def _baseline(residual: Tensor, group: Group) -> Tensor:
@@ -74,12 +73,11 @@ def _baseline(residual: Tensor, group: Group) -> Tensor:
 
 
 def _of_rows(
-    a: Tensor, residual: Tensor, x: Tensor, weight: Tensor, k_aux: int, scale: Tensor
+    a: Tensor, residual: Tensor, x: Tensor, weight: Tensor, k_aux: int, scale: Tensor, ops: Ops
 ) -> Auxiliary:
+    kept = torch.ones_like(a)
     if k_aux < a.shape[1]:
-        kept = torch.zeros_like(a).scatter_(1, a.topk(k_aux, dim=1).indices, 1.0)
-    else:
-        kept = torch.ones_like(a)
+        kept.mul_(a >= ops.kth_largest(a, k_aux))
     z = a.relu() * kept
     error = z @ weight - residual
     by_error = error * (2 * scale)

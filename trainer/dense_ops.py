@@ -89,6 +89,10 @@ class DenseOps:
                 by_weight += densify(Active(latents[:, k:], values[:, k:]), h).T @ g_rest
         return by_weight, by_bias
 
+    def kth_largest(self, a: Tensor, k: int) -> Tensor:
+        """Return a bound that the k largest of each row reach, (n, 1)."""
+        return a.topk(k, dim=1).values[:, -1:]
+
     def lists(self, codes: Active, h: int) -> "DenseLists":
         """Return `codes` (B, k) in the form of the similarities' products."""
         return DenseLists(codes, h)

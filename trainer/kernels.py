@@ -114,6 +114,19 @@ def select(a: Floats, offset: Floats, cuts: Ints, latents: Ints, values: Floats)
 
 
 @_compiled
+def kth_largest(a: Floats, k: int, found: Floats) -> None:
+    """Put a bound that the k largest of each row of `a` (n, m) reach, and no others, into `found`.
+
+    Where values are equal, more may reach it.
+    """
+    for i in range(len(a)):
+        low, high = a[i, 0], a[i, 0]
+        for j in range(a.shape[1]):
+            low, high = min(low, a[i, j]), max(high, a[i, j])
+        found[i], _ = _bound(a[i], low, high + abs(high) + np.float32(1), k, k)
+
+
+@_compiled
 def decode(
     latents: Ints,
     values: Floats,

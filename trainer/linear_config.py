@@ -39,7 +39,8 @@ class LinearConfig:
             if self.method == "adapter":
                 raise ConfigError("an adapter keeps the size of the vectors: dims are for mrl")
             check_dims(self.dims, max(self.dims, default=1))
-        for name, least in (("steps", 1), ("batch_size", 2), ("held_out", 0), ("seed", 0)):
+        # Rows are dealt out evenly, so batches may be half as large; a row alone is like no other.
+        for name, least in (("steps", 1), ("batch_size", 4), ("held_out", 0), ("seed", 0)):
             if not getattr(self, name) >= least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not 0 < self.lr <= 1:

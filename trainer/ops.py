@@ -105,6 +105,9 @@ class Ops(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """Return Σ da·(x − b_pre) + z·g, (h, d), and Σ da, (h,), of each latent."""
 
+    def kth_largest(self, a: Tensor, k: int) -> Tensor:
+        """Return a bound that the k largest of each row reach, (n, 1); of equal ones, more may."""
+
     def lists(self, codes: Active, h: int) -> Lists:
         """Return `codes` (B, k) listed by latent."""
 

@@ -70,6 +70,7 @@ class Run:
         adapter = kept.get("adapter")
         if pairs is not None and config.adapter_steps and adapter is None:
             adapter = group.first(learn_adapter(vectors, pairs, config, device).cpu()).to(device)
+        config = config.resolved(adapted=adapter is not None)
         scale = saved.scale if saved else typical_norm(vectors)
         model = Autoencoder(d, h, torch.Generator().manual_seed(config.seed)).to(device)
         batches = sampler(vectors, split, labels, pairs, config.batch_size, config.seed)

@@ -113,6 +113,12 @@ class SparseOps:
         self._between([0, *np.searchsorted(starts, shares).tolist(), h], work)
         return by_weight, by_bias
 
+    def kth_largest(self, a: Tensor, k: int) -> Tensor:
+        """Return a bound that the k largest of each row reach, (n, 1)."""
+        found = a.new_empty(len(a), 1)
+        kernels.kth_largest(*_arrays(a), k, found.view(-1).numpy())
+        return found
+
     def lists(self, codes: Active, h: int) -> "SparseLists":
         """Return `codes` (B, k) listed by latent."""
         return SparseLists(codes, h)

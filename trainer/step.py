@@ -119,9 +119,10 @@ class SimilarityTerms(NamedTuple):
         if name == "balance":
             return balance(cosines, first)
         if name == "distillation":
-            assert self.unit is not None
-            mine = self.unit[first : first + len(cosines)]
-            return distillation(cosines, mine, self.unit, first, config.distillation_temperature)
+            unit, temperature = self.unit, config.distillation_temperature
+            assert unit is not None and temperature is not None
+            mine = unit[first : first + len(cosines)]
+            return distillation(cosines, mine, unit, first, temperature)
         assert self.labels is not None
         return same_label(cosines, self.labels, first, config.supervised_temperature)
 
@@ -133,7 +134,7 @@ class Step:
         self, model: Autoencoder, config: TrainConfig, ops: Ops, group: Group | None = None
     ) -> None:
         """Compute with `ops`; each process of `group` computes its share of a batch's rows."""
-        self._model, self._config, self._ops = model, config, ops
+        self._model, self._config, self._ops = model, config.resolved(adapted=False), ops
         self._group: Group = group or Alone()
 
     @torch.no_grad()
@@ -169,7 +170,7 @@ class Step:
                 model.weight[dead],
                 self._config.k_aux,
                 self._group,
-                self._ops.over,
+                self._ops,
             )
             terms["aux"] = revival.loss
             by_weight.index_add_(0, dead, revival.by_weight, alpha=self._config.aux)

@@ -101,10 +101,13 @@ class Pairs:
             documents: rows of the p documents.
             negatives: rows of m more documents.
         """
+        square = same_pair(query_rows, documents)
+        if not len(negatives):
+            return square
         n = max(int(self.document_rows.max()), int(negatives.max(initial=0))) + 1
         answers = self.query_rows * n + self.document_rows
         asked = np.isin(query_rows[:, None] * n + negatives, answers)
-        return np.concatenate([same_pair(query_rows, documents), asked], axis=1)
+        return np.concatenate([square, asked], axis=1)
 
     def check(self, vectors: Array) -> None:
         """Raise CsrError if a pair names a row that does not exist, or dimensions differ."""
