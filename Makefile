@@ -10,7 +10,7 @@ TORCH_INDEX ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
 # All of them take about an hour; `make bench BENCH=speed_encode` runs one.
-BENCH ?= speed_train speed_encode speed_index speed_search memory_index quality
+BENCH ?= speed_train speed_encode speed_index speed_search memory_index quality equal_time
 
 # torch and what needs it are installed by one command, so that the index holds for both.
 INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt \

@@ -23,6 +23,7 @@ NAMES = (
     "memory_index",
     "demo",
     "quality",
+    "equal_time",
 )
 
 

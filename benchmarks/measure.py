@@ -16,7 +16,15 @@ import numpy as np
 from csr_qdrant.errors import ConfigError
 
 Call = Callable[[], Any]
-PACKAGES = ("csr-qdrant", "numpy", "qdrant-client", "qdrant-edge-py", "torch", "wordllama")
+PACKAGES = (
+    "csr-qdrant",
+    "numba",
+    "numpy",
+    "qdrant-client",
+    "qdrant-edge-py",
+    "torch",
+    "wordllama",
+)
 
 
 class Latency(NamedTuple):

@@ -78,6 +78,24 @@ def _quality(results: Record) -> str:
     return _table(columns, rows)
 
 
+def _equal_time(results: Record) -> str:
+    rows = [
+        [
+            k,
+            f"{found['ours']:.4f}",
+            f"{found['plain']:.4f}",
+            f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]",
+            f"{100 * found['gain']:+.0f} %",
+            f"≥ {100 * results['goal_at_least']:+.0f} %",
+            f"{results['steps']:,} / {found['plain_steps']:,}",
+        ]
+        for k, found in results.items()
+        if isinstance(found, Mapping)
+    ]
+    columns = ("k", "ours", "plain", "difference, 95 % interval", "gain", "goal", "steps of each")
+    return _table(columns, rows)
+
+
 def _spread(runs: Sequence[Record]) -> list[str]:
     whole = [run["ndcg"] for run in runs]
     seeds = "–" if len(runs) == 1 else f"{min(whole):.4f}–{max(whole):.4f}"
@@ -170,6 +188,7 @@ def _memory_index(results: Record) -> str:
 _RENDERERS: dict[str, Callable[[Record], str]] = {
     "demo": _demo,
     "quality": _quality,
+    "equal_time": _equal_time,
     "speed_train": _speed_train,
     "speed_encode": _speed_encode,
     "speed_index": _speed_index,

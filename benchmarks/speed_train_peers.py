@@ -18,9 +18,10 @@ from torch.nn import functional as F
 from csr_qdrant.benchmarks.plain import PlainAutoencoder, plain_loss
 from csr_qdrant.errors import MissingExtraError
 from csr_qdrant.trainer import TrainConfig
+from csr_qdrant.trainer.batch import TorchBatch
 from csr_qdrant.trainer.model import Autoencoder
 from csr_qdrant.trainer.ops import ops_for
-from csr_qdrant.trainer.step import Plan, Step, TorchBatch
+from csr_qdrant.trainer.step import Plan, Step
 
 LR = 1e-5  # small: the same batch is learned again and again, and dead latents stay dead
 SPREAD = 0.4  # of the latents' biases, in deviations of their pre-activations

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, distributed
 
 from csr_qdrant.trainer import TrainConfig
+from csr_qdrant.trainer.batch import TorchBatch
 from csr_qdrant.trainer.data import Matches
 from csr_qdrant.trainer.dense_ops import DenseOps
 from csr_qdrant.trainer.group import Group, current_group, in_turn
 from csr_qdrant.trainer.model import Autoencoder
 from csr_qdrant.trainer.ops import Ops
 from csr_qdrant.trainer.sparse_ops import SparseOps
-from csr_qdrant.trainer.step import Step, TorchBatch
+from csr_qdrant.trainer.step import Step
 
 WAYS: dict[str, tuple[Ops, torch.dtype]] = {
     "dense": (DenseOps(), torch.float64),

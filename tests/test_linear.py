@@ -21,12 +21,12 @@ from csr_qdrant.errors import ConfigError, CsrError, RowError
 from csr_qdrant.linear import LinearAdapter
 from csr_qdrant.trainer import Pairs, TrainConfig
 from csr_qdrant.trainer.adapter import learn_adapter
+from csr_qdrant.trainer.batch import TorchBatch
 from csr_qdrant.trainer.data import Batch
 from csr_qdrant.trainer.linear import LinearReport, Run, fit_linear, principal_axes
 from csr_qdrant.trainer.linear_config import LinearConfig
 from csr_qdrant.trainer.linear_objective import Objective
 from csr_qdrant.trainer.linear_sampling import MatchSampler, plan_batches
-from csr_qdrant.trainer.step import TorchBatch
 
 F32 = npt.NDArray[np.float32]
 

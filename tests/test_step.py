@@ -14,12 +14,13 @@ from torch.nn import functional as F
 
 from csr_qdrant.benchmarks.plain import PlainAutoencoder, plain_loss, plain_pairs
 from csr_qdrant.trainer import TrainConfig
+from csr_qdrant.trainer.batch import TorchBatch
 from csr_qdrant.trainer.data import Matches
 from csr_qdrant.trainer.dense_ops import DenseOps
 from csr_qdrant.trainer.model import Autoencoder
 from csr_qdrant.trainer.ops import Ops
 from csr_qdrant.trainer.sparse_ops import SparseOps
-from csr_qdrant.trainer.step import Outcome, Step, TorchBatch
+from csr_qdrant.trainer.step import Outcome, Step
 from csr_qdrant.trainer.supervision import same_pair
 
 ROW_TERMS = ("reconstruction", "multi_k", "aux", "contrastive", "balance", "distillation")

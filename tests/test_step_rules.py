@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from csr_qdrant.trainer import TrainConfig
+from csr_qdrant.trainer.batch import TorchBatch
 from csr_qdrant.trainer.data import Matches
 from csr_qdrant.trainer.dense_ops import DenseOps
 from csr_qdrant.trainer.model import Autoencoder
 from csr_qdrant.trainer.ops import Ops
 from csr_qdrant.trainer.sparse_ops import SparseOps
-from csr_qdrant.trainer.step import Outcome, Step, TorchBatch, annealed_k
+from csr_qdrant.trainer.step import Outcome, Step, annealed_k
 
 NOBODY = torch.empty(0, dtype=torch.int64)
 NO_TERMS: dict[str, Any] = {

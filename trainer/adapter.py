@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from csr_qdrant.trainer.config import TrainConfig
 from csr_qdrant.trainer.data import Array, Order, gather
-from csr_qdrant.trainer.similarity import paired
 from csr_qdrant.trainer.supervision import Pairs
+from csr_qdrant.trainer.terms import paired
 
 
 def learn_adapter(

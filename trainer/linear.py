@@ -21,6 +21,7 @@ from torch import Tensor
 from csr_qdrant.encoding_torch import checked_device
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.linear import LinearAdapter
+from csr_qdrant.trainer.batch import TorchBatch
 from csr_qdrant.trainer.data import (
     SAMPLED_ROWS,
     Array,
@@ -36,7 +37,6 @@ from csr_qdrant.trainer.linear_config import LinearConfig
 from csr_qdrant.trainer.linear_objective import Objective
 from csr_qdrant.trainer.linear_sampling import Batches, MatchSampler, plan_batches
 from csr_qdrant.trainer.linear_validation import AtDims, LinearValidator
-from csr_qdrant.trainer.step import TorchBatch
 from csr_qdrant.trainer.supervision import Labels, Pairs
 
 REPORT_EVERY = 10  # steps; reading a loss waits for the device

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from csr_qdrant.trainer.similarity import Term, distillation, paired, same_label
-from csr_qdrant.trainer.step import TorchBatch
+from csr_qdrant.trainer.batch import TorchBatch
+from csr_qdrant.trainer.terms import Term, distillation, paired, same_label
 
 
 class Objective(NamedTuple):

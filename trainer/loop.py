@@ -13,6 +13,7 @@ import torch
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.encoding_torch import checked_device
 from csr_qdrant.errors import ConfigError
+from csr_qdrant.trainer.batch import TorchBatch
 from csr_qdrant.trainer.checkpoint import (
     Checkpoint,
     read_checkpoint,
@@ -24,7 +25,7 @@ from csr_qdrant.trainer.data import Array, check_vectors, prefetched
 from csr_qdrant.trainer.group import current_group
 from csr_qdrant.trainer.reports import Listeners, StepReport
 from csr_qdrant.trainer.run import Run, diverged, enough_memory
-from csr_qdrant.trainer.step import Outcome, TorchBatch
+from csr_qdrant.trainer.step import Outcome
 from csr_qdrant.trainer.supervision import Labels, Pairs
 
 REPORT_EVERY = 10  # steps; reading a loss waits for the device
@@ -147,7 +148,7 @@ def _one_step(run: Run, batch: TorchBatch) -> StepReport | None:
     for group in run.optimiser.param_groups:
         group["lr"] = lr
     dead = (run.since_active >= config.dead_after).nonzero().squeeze(1)
-    outcome = run.step_of(batch, dead, step=run.step, progress=run.progress)
+    outcome = run.compute(batch, dead, step=run.step, progress=run.progress)
     torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip)
     reported = run.step % REPORT_EVERY == 0
     loss = float(outcome.loss) if reported else 0.0

@@ -12,6 +12,7 @@ from torch import Tensor
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import CsrError
 from csr_qdrant.trainer.adapter import learn_adapter
+from csr_qdrant.trainer.batch import TorchBatch
 from csr_qdrant.trainer.checkpoint import Checkpoint
 from csr_qdrant.trainer.config import TrainConfig
 from csr_qdrant.trainer.data import Array, Batch, Matches, Split, gather, typical_norm
@@ -20,7 +21,7 @@ from csr_qdrant.trainer.group import Group
 from csr_qdrant.trainer.model import Autoencoder
 from csr_qdrant.trainer.ops import Ops, ops_for
 from csr_qdrant.trainer.sampling import Sampler, sampler
-from csr_qdrant.trainer.step import Step, TorchBatch
+from csr_qdrant.trainer.step import Step
 from csr_qdrant.trainer.supervision import Labels, Pairs
 from csr_qdrant.trainer.validation import Validator
 
@@ -105,10 +106,9 @@ class Run:
         queries = gather(vectors, split.held_out)
         return Validator.of(self.prepared(queries), self.prepared(documents))
 
-    @property
-    def step_of(self) -> Step:
-        """What computes a step."""
-        return Step(self.model, self.config, self.ops, self.group)
+    def __post_init__(self) -> None:
+        """Make what computes the steps."""
+        self.compute = Step(self.model, self.config, self.ops, self.group)
 
     @property
     def lr(self) -> float:

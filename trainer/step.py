@@ -11,27 +11,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from csr_qdrant.trainer.auxiliary import auxiliary
+from csr_qdrant.trainer.batch import TorchBatch
 from csr_qdrant.trainer.config import TrainConfig
 from csr_qdrant.trainer.data import Matches
 from csr_qdrant.trainer.group import Alone, Group
 from csr_qdrant.trainer.model import Autoencoder
-from csr_qdrant.trainer.ops import Active, Lists, Ops
-from csr_qdrant.trainer.similarity import (
-    Term,
-    balance,
-    contrastive,
-    distillation,
-    paired,
-    same_label,
-)
-
-
-class TorchBatch(NamedTuple):
-    """A `data.Batch` on the device."""
-
-    x: Tensor  # (B, d), scaled and adapted
-    labels: Tensor | None = None
-    matches: Matches | None = None
+from csr_qdrant.trainer.ops import Active, Ops
+from csr_qdrant.trainer.similarities import Similarities
+from csr_qdrant.trainer.terms import paired
 
 
 class Outcome(NamedTuple):
@@ -74,59 +61,6 @@ class Reconstruction(NamedTuple):
     residual: Tensor  # (n, d) x − x̂ from k latents
 
 
-class SimilarityTerms(NamedTuple):
-    """The terms that look at each row's cosines with all others."""
-
-    config: TrainConfig
-    names: tuple[str, ...]
-    total: int  # rows of the batch
-    unit: Tensor | None  # (B, d) dense vectors at L2 norm 1
-    labels: Tensor | None  # (B,)
-    anchors: int  # rows with another one of their label
-    wanted: bool
-
-    @classmethod
-    def of(cls, config: TrainConfig, batch: TorchBatch) -> "SimilarityTerms":
-        """Find out which terms have a weight, and what they need of the batch."""
-        names = [
-            name for name in ("contrastive", "balance", "distillation") if getattr(config, name)
-        ]
-        labels, anchors = batch.labels if config.supervised else None, 0
-        if labels is not None:
-            names.append("supervised")
-            counts = labels[labels >= 0].bincount()
-            anchors = int(counts[counts > 1].sum())
-        unit = F.normalize(batch.x, dim=1, eps=1e-8) if config.distillation else None
-        pairs = batch.matches is not None and config.supervised
-        # A row alone is like no other.
-        wanted = len(batch.x) > 1 and (bool(names) or bool(pairs))
-        return cls(config, tuple(names), len(batch.x), unit, labels, anchors, wanted)
-
-    def rows(self, cosines: Tensor, first: int) -> tuple[Tensor, Tensor]:
-        """Return each term's loss, (terms,), and the weighted gradient by `cosines`, (n, B)."""
-        losses, gradient = [], torch.zeros_like(cosines)
-        for name in self.names:
-            count = max(1, self.anchors) if name == "supervised" else self.total
-            loss, by_cosines = self._term(name, cosines, first)
-            losses.append(loss / count)
-            gradient.add_(by_cosines, alpha=getattr(self.config, name) / count)
-        return torch.stack(losses) if losses else cosines.new_zeros(0), gradient
-
-    def _term(self, name: str, cosines: Tensor, first: int) -> Term:
-        config = self.config
-        if name == "contrastive":
-            return contrastive(cosines, first, config.contrastive_temperature)
-        if name == "balance":
-            return balance(cosines, first)
-        if name == "distillation":
-            unit, temperature = self.unit, config.distillation_temperature
-            assert unit is not None and temperature is not None
-            mine = unit[first : first + len(cosines)]
-            return distillation(cosines, mine, unit, first, temperature)
-        assert self.labels is not None
-        return same_label(cosines, self.labels, first, config.supervised_temperature)
-
-
 class Step:
     """Computes the objective of a batch and its gradients by the parameters of `model`."""
 
@@ -136,6 +70,8 @@ class Step:
         """Compute with `ops`; each process of `group` computes its share of a batch's rows."""
         self._model, self._config, self._ops = model, config.resolved(adapted=False), ops
         self._group: Group = group or Alone()
+        h = len(model.latent_bias)
+        self._similarities = Similarities(self._config, ops, self._group, h)
 
     @torch.no_grad()
     def __call__(self, batch: TorchBatch, dead: Tensor, *, step: int, progress: float) -> Outcome:
@@ -156,7 +92,7 @@ class Step:
 
         terms: dict[str, Tensor] = {}
         made = self._reconstruct(active, plan.k, x, batch, terms)
-        made.by_values[:, : plan.k] += self._similarity(active.first(plan.k), batch, terms)
+        made.by_values[:, : plan.k] += self._similarities(active.first(plan.k), batch, terms)
         made.by_values.mul_(active.values > 0)
         by_weight, by_bias = self._ops.weight_gradients(
             active, made.by_values, plan.k, x, model.pre_bias, made.first, made.rest, h
@@ -238,58 +174,3 @@ class Step:
             along = (unit * by_unit).sum(1, keepdim=True)
             by_every.index_add_(0, at, (by_unit - unit * along) / norms)
         return loss / self._group.size, by_every[self._group.share(len(every))]
-
-    def _similarity(self, mine: Active, batch: TorchBatch, terms: dict[str, Tensor]) -> Tensor:
-        """Terms of the cosines of codes, S = Z Zᵀ; returns their gradient by the values, (n, k).
-
-        ∂Z = (∂S + ∂Sᵀ) Z, and through z = v / ‖v‖: ∂v = (∂z − z ⟨z, ∂z⟩) / ‖v‖.
-        """
-        codes = mine.normalised()
-        weigh = SimilarityTerms.of(self._config, batch)
-        if not weigh.wanted:
-            return torch.zeros_like(codes.values)
-        every = Active(*map(self._group.gather, codes))
-        lists = self._ops.lists(every, len(self._model.latent_bias))
-        share = self._group.share(len(batch.x))
-        by_codes = torch.zeros_like(every.values)
-
-        def work(start: int, stop: int) -> tuple[Tensor, Tensor]:
-            listed, losses = lists.no_gradient(), []
-            # Once at least: a process may have no rows.
-            for begin in range(start, max(stop, start + 1), lists.block_rows):
-                rows = slice(begin, min(begin + lists.block_rows, stop))
-                found, by_cosines = weigh.rows(lists.cosines(codes.rows(rows)), share.start + begin)
-                own = by_codes[share][rows]
-                lists.add_gradient(codes.rows(rows), by_cosines, own, listed)
-                losses.append(found)
-            return torch.stack(losses).sum(0), listed
-
-        losses, listed = zip(*self._ops.over(len(codes.values), work), strict=True)
-        terms |= zip(weigh.names, torch.stack(losses).sum(0).unbind(), strict=True)
-        by_codes += lists.by_values(torch.stack(listed).sum(0))
-        if batch.matches is not None and self._config.supervised:
-            terms["supervised"] = self._pairs(every, lists, batch.matches, by_codes)
-        self._group.sum(by_codes)
-        by_z, z = by_codes[share], codes.values
-        norms = mine.values.norm(dim=1, keepdim=True)
-        by_values = (by_z - z * (z * by_z).sum(1, keepdim=True)) / norms
-        return torch.where(norms > 1e-8, by_values, 0.0)
-
-    def _pairs(self, every: Active, lists: Lists, matches: Matches, by_codes: Tensor) -> Tensor:
-        """Add the pairs' term to `by_codes`; each process takes a share of the pairs back."""
-        queries, documents = matches.queries, torch.cat([matches.documents, matches.negatives])
-        cosines = lists.cosines(every.rows(queries))
-        loss, by_block = paired(
-            cosines[:, documents],
-            matches.known,
-            matches.weights,
-            self._config.supervised_temperature,
-        )
-        share = self._group.share(len(queries))
-        by_cosines = torch.zeros_like(cosines[share])
-        by_cosines.index_add_(1, documents, by_block[share], alpha=self._config.supervised)
-        own, listed = torch.zeros_like(by_codes[queries[share]]), lists.no_gradient()
-        lists.add_gradient(every.rows(queries[share]), by_cosines, own, listed)
-        by_codes.index_add_(0, queries[share], own)
-        by_codes += lists.by_values(listed)
-        return loss / self._group.size

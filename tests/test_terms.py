@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from csr_qdrant.trainer.similarity import (
+from csr_qdrant.trainer.supervision import same_pair
+from csr_qdrant.trainer.terms import (
     Term,
     balance,
     contrastive,
@@ -18,7 +19,6 @@ from csr_qdrant.trainer.similarity import (
     paired,
     same_label,
 )
-from csr_qdrant.trainer.supervision import same_pair
 
 Compute = Callable[[Tensor, int], Term]  # of a block and the number of its first row
 quick = settings(max_examples=25, deadline=None)
