@@ -75,7 +75,8 @@ def test_scores_are_the_cosines_of_the_codes(make: Make, encoder: Encoder, k: in
         hits = collection.search(query, limit=15, k=k)
         found = [exact[int(hit.id)] for hit in hits]
         assert [hit.score for hit in hits] == pytest.approx(found, abs=1e-5)
-        assert found == pytest.approx(np.sort(exact)[::-1][:15], abs=1e-5)
+        best = np.sort(exact)[::-1][:15]  # rows that share no latent with the query are not found
+        assert found == pytest.approx(best[best > 0], abs=1e-5)
     batch = collection.search_batch(queries, limit=15, k=k)
     assert [[hit.id for hit in hits] for hits in batch] == [
         [hit.id for hit in collection.search(query, limit=15, k=k)] for query in queries

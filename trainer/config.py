@@ -29,6 +29,7 @@ class TrainConfig:
     batch_size: int = _dial(512, "Rows a step.")
     lr: float | None = _dial(None, "Peak learning rate of Adam; default: 0.064 / √d.")
     warmup: float = _dial(0.05, "Share of the run in which the learning rate rises to its peak.")
+    centre: bool = _dial(False, "Start b_pre at the mean of the rows; else at zero.")
     schedule: Literal["cosine", "constant"] = _dial("cosine", "The rate after its rise.")
     weight_decay: float = _dial(0.0, "Decoupled weight decay.")
     adam_eps: float = _dial(1e-8, "Adam's ε.")

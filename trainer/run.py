@@ -15,7 +15,7 @@ from csr_qdrant.trainer.adapter import learn_adapter
 from csr_qdrant.trainer.batch import TorchBatch
 from csr_qdrant.trainer.checkpoint import Checkpoint
 from csr_qdrant.trainer.config import TrainConfig
-from csr_qdrant.trainer.data import Array, Batch, Matches, Split, gather, typical_norm
+from csr_qdrant.trainer.data import Array, Batch, Matches, Split, gather, spread, typical_norm
 from csr_qdrant.trainer.folding import folded
 from csr_qdrant.trainer.group import Group
 from csr_qdrant.trainer.model import Autoencoder
@@ -92,6 +92,9 @@ class Run:
             since,
         )
         run.validator = run._validator(vectors, split)
+        if config.centre and saved is None:
+            rows = gather(vectors, spread(len(vectors), SAMPLE))
+            model.pre_bias.data.copy_(run.prepared(rows).mean(0))
         if saved is not None:
             run.restore(saved._replace(tensors=moved))
         return run
