@@ -1,6 +1,5 @@
-"""Codes against shortened vectors: the systems, the search, the comparisons, and their data."""
+"""Codes against shortened vectors: the systems, the search, the comparisons."""
 
-import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,13 @@ from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from sklearn.decomposition import PCA, TruncatedSVD  # type: ignore[import-untyped]
 from sklearn.neighbors import KNeighborsClassifier  # type: ignore[import-untyped]
 
-from csr_qdrant.benchmarks import dims, dims_gaps, dims_systems, extract_fashion
-from csr_qdrant.benchmarks.dims_task import labelled_task, load_task, nave_dims, tune_split
+from csr_qdrant.benchmarks import dims, dims_gaps, dims_systems
+from csr_qdrant.benchmarks.dims_task import load_task
 from csr_qdrant.benchmarks.dims_trained import DimsConfig
-from csr_qdrant.benchmarks.nave import Nave
-from csr_qdrant.benchmarks.neighbours import Matrix, Neighbours, exact_neighbours, unit_rows
+from csr_qdrant.benchmarks.neighbours import Matrix, exact_neighbours, unit_rows
 from csr_qdrant.benchmarks.synthetic import random_codes
 from csr_qdrant.codes import SparseCodes
-from csr_qdrant.embedders import load_embedder
-from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.errors import ConfigError
 
 
 def _random(*shape: int, seed: int = 0) -> Matrix:
@@ -105,94 +102,6 @@ def test_binary_scores_float_queries_by_signs(centred: bool) -> None:
     expected = ((queries - mean) @ np.where(gallery - mean > 0, 1, -1).T).argmax(axis=1)
     assert made.bytes == 2
     assert dims_systems.nearest(made, 1).rows[:, 0].tolist() == expected.tolist()
-
-
-# --- tasks ------------------------------------------------------------------------------------
-
-
-def test_a_result_is_right_if_the_first_has_the_label() -> None:
-    task = labelled_task(_random(3, 2), np.array([4, 5, 6]), _random(3, 2), np.array([5, 5, 6]))
-    found = Neighbours(np.array([[1], [2], [-1]]), np.ones((3, 1), np.float32))
-    assert task.judge(found).tolist() == [1, 0, 0]
-    assert (task.measure, task.depth, task.supervision) == ("1-NN top-1", 1, "labels")
-
-
-def test_the_tune_split_parts_the_gallery() -> None:
-    gallery, labels = _random(60, 3), np.arange(60)
-    rest, rest_labels, queries, wanted = tune_split(gallery, labels, 100)
-    assert len(queries) == 10  # one row in six, fewer than were asked for
-    assert sorted([*rest_labels, *wanted]) == list(range(60))
-    assert np.array_equal(rest, gallery[rest_labels])
-    assert np.array_equal(queries, gallery[wanted])
-    assert len(tune_split(gallery, labels, 4)[2]) == 4
-
-
-def test_tuning_never_reads_test_queries(tmp_path: Path) -> None:
-    gallery = _random(60, 3)
-    for name, rows in (("gallery", gallery), ("queries", _random(10, 3, seed=1))):
-        np.save(tmp_path / f"{name}.npy", rows)
-        np.save(tmp_path / f"{name}_labels.npy", np.zeros(len(rows), np.int64))
-    tuned = load_task(tmp_path, tune=True)
-    known = {row.tobytes() for row in gallery}
-    assert (len(tuned.gallery), len(tuned.queries)) == (50, 10)
-    assert {row.tobytes() for row in (*tuned.gallery, *tuned.queries)} == known
-    assert len(load_task(tmp_path, tune=False).gallery) == 60
-
-
-def test_unusable_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CsrError, match=r"gallery.npy cannot be read .*: extract_fashion"):
-        load_task(tmp_path, tune=False)
-    with pytest.raises(CsrError, match=r"the queries have 4 rows, got labels of shape \(3,\)"):
-        labelled_task(_random(2, 2), np.zeros(2, int), _random(4, 2), np.zeros(3, int))
-
-
-def test_retrieval_is_judged_by_its_split(small: Nave, tmp_path: Path) -> None:
-    task = nave_dims(small, tmp_path, "dev", "wordllama:64")
-    assert (task.measure, task.depth, task.supervision) == ("nDCG@10", 10, "pairs")
-    embedder = load_embedder("wordllama:64")
-    assert np.array_equal(task.gallery, embedder.embed_documents(small.texts))
-    assert np.array_equal(task.queries, embedder.embed_queries(["sheep", "sea"]))
-    assert task.pairs is not None and task.pairs.document_rows.tolist() == [0]
-    # "sheep" wants rows 0 and 2: the second and third results of a ranking.
-    rows = np.array([[3, 0, 2, 1], [1, 0, 2, 3]])
-    value = task.judge(
-        Neighbours(rows, np.tile(np.float32(4) - np.arange(4, dtype=np.float32), (2, 1)))
-    )
-    discounts = 1 / np.log2([2, 3, 4])
-    assert value == pytest.approx([discounts[1:].sum() / discounts[:2].sum(), 1])
-    assert not (tmp_path / "queries-test.npy").exists()
-
-
-def test_vectors_are_embedded_once(small: Nave, tmp_path: Path) -> None:
-    nave_dims(small, tmp_path, "dev", "wordllama:64")
-    np.save(tmp_path / "corpus.npy", np.ones((4, 64), np.float32))
-    again = nave_dims(small, tmp_path, "dev", "wordllama:64")
-    assert np.array_equal(again.gallery, np.ones((4, 64)))
-
-
-def test_vectors_of_other_texts_are_refused(small: Nave, tmp_path: Path) -> None:
-    for name in ("corpus", "queries-train", "queries-dev"):
-        np.save(tmp_path / f"{name}.npy", _random(7, 3))
-    with pytest.raises(CsrError, match=r"corpus.npy must have 4 rows, got 7: embed it anew"):
-        nave_dims(small, tmp_path, "dev", None)
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Nave:
-    """Return a data set of the shipped one's form: four verses, a train topic, two dev topics."""
-    folder = tmp_path / "small"
-    (folder / "qrels").mkdir(parents=True)
-    verses = ["the shepherd and the flock", "waves of the deep", "a lost lamb", "stones"]
-    topics = {"t1": "flocks", "d1": "sheep", "d2": "sea"}
-    for name, texts in (("corpus", dict(enumerate(verses))), ("queries", topics)):
-        lines = [json.dumps({"_id": str(key), "text": text}) for key, text in texts.items()]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
-    for split, pairs in (("train", ["t1\t0"]), ("dev", ["d1\t0", "d1\t2", "d2\t1"])):
-        lines = ["query-id\tcorpus-id\tscore", *(f"{pair}\t1" for pair in pairs)]
-        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
-    data = Nave()
-    data.__dict__["folder"] = folder  # what the cached property would find
-    return data
 
 
 # --- comparisons ------------------------------------------------------------------------------
@@ -315,87 +224,3 @@ def test_settings_are_checked(digits: Path) -> None:
         dims.main(digits, "x", supervision="some")
     with pytest.raises(ConfigError, match=r"kinds are dense, .*got turbo"):
         DimsConfig(kinds=("dense", "turbo"), training={})
-
-
-# --- extracting features ----------------------------------------------------------------------
-
-
-def _idx(array: Any) -> bytes:
-    sizes = np.array(array.shape, ">u4").tobytes()
-    return b"".join([bytes([0, 0, 8, array.ndim]), sizes, array.tobytes()])
-
-
-def test_idx_files_are_read(tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (5, 3, 4), np.uint8)
-    path = tmp_path / "images.gz"
-    path.write_bytes(gzip.compress(_idx(images)))
-    assert np.array_equal(extract_fashion.read_idx(path), images)
-
-
-@pytest.mark.parametrize(
-    ("content", "fault"),
-    [
-        (b"no gzip at all", "cannot be read"),
-        (gzip.compress(b"\0\0\x0d\1" + bytes(8)), "is no IDX file of bytes"),
-        (gzip.compress(_idx(np.zeros((4, 4), np.uint8))[:-1]), "fewer or more bytes"),
-        (gzip.compress(_idx(np.zeros((4, 4), np.uint8)))[:-9], "cannot be read"),
-    ],
-)
-def test_other_files_are_refused(content: bytes, fault: str, tmp_path: Path) -> None:
-    path = tmp_path / "images.gz"
-    path.write_bytes(content)
-    with pytest.raises(CsrError, match=f"{fault}.*download it anew"):
-        extract_fashion.read_idx(path)
-
-
-def test_images_are_found_below_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(CsrError, match=r"holds no train-images.*apt-get download"):
-        extract_fashion.find_images(tmp_path)
-    deep = tmp_path / "usr" / "share"
-    deep.mkdir(parents=True)
-    (deep / "train-images-idx3-ubyte.gz").touch()
-    assert extract_fashion.find_images(tmp_path) == deep
-
-
-def test_extraction_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (5000, 2, 2), np.uint8)
-    path, seen = tmp_path / "gallery.npy", 0
-
-    def features(batch: extract_fashion.Images) -> Any:
-        nonlocal seen
-        seen += len(batch)
-        if stop_at is not None and seen > stop_at:
-            raise KeyboardInterrupt
-        return batch.reshape(len(batch), 4).astype(np.float32)
-
-    stop_at: int | None = 3000
-    with pytest.raises(KeyboardInterrupt):
-        extract_fashion.extract(images, features, path, dimension=4, batch_size=100)
-    assert not path.exists()
-    stop_at, seen = None, 0
-    extract_fashion.extract(images, features, path, dimension=4, batch_size=100)
-    assert seen == 5000 - 2100  # the first record after 2,048 rows
-    assert np.array_equal(np.load(path), images.reshape(5000, 4))
-    assert [file.name for file in tmp_path.iterdir()] == ["gallery.npy"]
-    extract_fashion.extract(images, features, path, dimension=4)
-    assert seen == 5000 - 2100  # nothing is done twice
-
-
-def test_a_part_of_something_else_is_not_taken_up(tmp_path: Path) -> None:
-    path = tmp_path / "gallery.npy"
-    np.save(tmp_path / "other.npy", np.zeros((7, 4), np.float32))
-    (tmp_path / "other.npy").rename(tmp_path / "gallery.npy.partial")
-    (tmp_path / "gallery.npy.json").write_text('{"rows": 5}')
-    images = np.full((6, 2, 2), 9, np.uint8)
-    extract_fashion.extract(
-        images, lambda batch: np.ones((len(batch), 4), np.float32), path, dimension=4
-    )
-    assert np.array_equal(np.load(path), np.ones((6, 4)))
-
-
-def test_images_are_scaled_for_the_network() -> None:
-    pixels = np.stack([np.full((28, 28), value, np.uint8) for value in (0, 127, 255)])
-    prepared = extract_fashion.prepared(pixels, 64)
-    assert prepared.shape == (3, 3, 64, 64)
-    expected = np.array([-127 / 128, 0, 1])[:, None, None, None]
-    assert prepared.numpy() == pytest.approx(np.broadcast_to(expected, (3, 3, 64, 64)), abs=1e-6)
