@@ -22,7 +22,7 @@ def check_run(
     """Raise ConfigError for options that do not apply, and for another method's unfinished run."""
     if run.tensorboard is not None:
         refuse_foreign(config.method, ["tensorboard"])
-    config.temperature_for(supervision.labels is not None or supervision.pairs is not None)
+    config.temperature_for(supervision.labels is not None or supervision.pairs_rows)
     if not restart and (work / "checkpoint.safetensors").exists():
         raise ConfigError(
             f"{work} holds an interrupted run of --method csr: choose another --output, or drop "

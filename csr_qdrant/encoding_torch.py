@@ -106,34 +106,3 @@ def _weights(encoder: Encoder, device: torch.device) -> Weights:
 def _tensor(array: F32) -> torch.Tensor:
     """Return a tensor of the same memory; of a copy if it is read-only, which torch warns of."""
     return torch.from_numpy(array if array.flags.writeable else np.array(array))
-
-
-def strongest(activations: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return values and indices of the k largest entries of each row, unsorted, both (n, k).
-
-    On a CPU the rows are folded first (see `groups`), which halves the time of torch's own topk;
-    GPUs select by radix and gain nothing.
-    """
-    n, h = activations.shape
-    g = groups(h, k) if activations.device.type == "cpu" else 1
-    if g == 1:
-        return torch.topk(activations, k, dim=1, sorted=False)
-    width = h // g
-    columns = activations.view(n, g, width).amax(1).topk(k, dim=1, sorted=False).indices  # (n, k)
-    strips = torch.arange(g).view(1, g, 1) * width
-    candidates = (columns.unsqueeze(1) + strips).view(n, g * k)
-    values, chosen = activations.gather(1, candidates).topk(k, dim=1, sorted=False)
-    return values, candidates.gather(1, chosen)
-
-
-def groups(h: int, k: int) -> int:
-    """Return in how many strips to fold h pre-activations before TopK, a power of two; 1: none.
-
-    The k largest of h values lie in the k columns with the largest maxima, once the h values are
-    folded into `g` strips of h/g columns. So TopK looks at h/g maxima and then at g·k candidates;
-    both are smallest together near g = √(h/k).
-    """
-    g: int = 2 ** round(np.log2(np.sqrt(h / k)))
-    while g > 1 and (h % g or h // g < k):
-        g //= 2
-    return g

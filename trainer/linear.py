@@ -9,8 +9,8 @@ themselves.
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -19,14 +19,13 @@ import torch
 from torch import Tensor
 
 from csr_qdrant.encoding_torch import checked_device
-from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.errors import CsrError
 from csr_qdrant.linear import LinearAdapter
-from csr_qdrant.trainer.batch import TorchBatch
+from csr_qdrant.trainer.batch import TorchBatch, on_device
 from csr_qdrant.trainer.data import (
     SAMPLED_ROWS,
     Array,
     Batch,
-    Matches,
     check_vectors,
     gather,
     prefetched,
@@ -37,7 +36,8 @@ from csr_qdrant.trainer.linear_config import LinearConfig
 from csr_qdrant.trainer.linear_objective import Objective
 from csr_qdrant.trainer.linear_sampling import Batches, MatchSampler, plan_batches
 from csr_qdrant.trainer.linear_validation import AtDims, LinearValidator
-from csr_qdrant.trainer.supervision import Labels, Pairs
+from csr_qdrant.trainer.memory import enough_memory
+from csr_qdrant.trainer.supervision import Pairs, checked_supervision
 
 REPORT_EVERY = 10  # steps; reading a loss waits for the device
 
@@ -85,11 +85,7 @@ def fit_linear(
     started = time.perf_counter()
     config, vectors = config or LinearConfig(), np.asarray(vectors)
     check_vectors(vectors)
-    if labels is not None and pairs is not None:
-        raise ConfigError("labels and pairs cannot be learned together: give one of them")
-    if pairs is not None:
-        pairs.check(vectors)
-    given = None if labels is None else Labels.of(labels, len(vectors))
+    given = checked_supervision(vectors, labels, pairs)
     supervised = given is not None or pairs is not None
     objective = Objective(config.sizes(vectors.shape[1]), config.temperature_for(supervised))
     on = checked_device(device)
@@ -101,7 +97,7 @@ def fit_linear(
         held_out=config.held_out,
         seed=config.seed,
     )
-    with _enough_memory(config):
+    with enough_memory(lambda: f"batches of {config.batch_size}: lower batch_size"):
         scale = typical_norm(vectors)
         validator = LinearValidator.of(vectors, scale, batches.split, given, config.seed, on)
         run = Run.prepare(vectors, config, objective, batches, scale, on)
@@ -183,11 +179,10 @@ class Run:
     def on_device(self, batch: Batch) -> TorchBatch:
         """Return `batch` as the objective takes it."""
 
-        def moved(array: Any) -> Any:
-            return None if array is None else torch.from_numpy(array).to(self.matrix.device)
+        def prepared(rows: Any) -> Tensor:
+            return self.prepared(torch.from_numpy(rows).to(self.matrix.device))
 
-        matches = None if batch.matches is None else Matches(*map(moved, batch.matches))
-        return TorchBatch(self.prepared(moved(batch.x)), moved(batch.labels), matches)
+        return on_device(batch, self.matrix.device, prepared)
 
     def update(self, batch: TorchBatch, progress: float) -> Tensor:
         """Take one step; returns the loss before it, ()."""
@@ -283,17 +278,3 @@ def principal_axes(vectors: Array, scale: float = 1.0) -> tuple[Any, Any]:
         raise CsrError("all training vectors are equal: there is nothing to learn from them")
     _, axes = np.linalg.eigh(squares)
     return mean, np.ascontiguousarray(axes[:, ::-1].T, np.float32)
-
-
-@contextmanager
-def _enough_memory(config: LinearConfig) -> Iterator[None]:
-    """Turn a failed allocation in the block into a CsrError."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:  # torch's own kinds are RuntimeErrors
-        text = str(error).lower()
-        if not isinstance(error, MemoryError) and not ("memory" in text and "alloc" in text):
-            raise
-        raise CsrError(
-            f"memory does not suffice for batches of {config.batch_size}: lower batch_size"
-        ) from error

@@ -12,7 +12,6 @@ import torch
 
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.encoding_torch import checked_device
-from csr_qdrant.errors import ConfigError
 from csr_qdrant.trainer.batch import TorchBatch
 from csr_qdrant.trainer.checkpoint import (
     Checkpoint,
@@ -23,10 +22,11 @@ from csr_qdrant.trainer.checkpoint import (
 from csr_qdrant.trainer.config import TrainConfig
 from csr_qdrant.trainer.data import Array, check_vectors, prefetched
 from csr_qdrant.trainer.group import current_group
+from csr_qdrant.trainer.memory import enough_memory
 from csr_qdrant.trainer.reports import Listeners, StepReport
-from csr_qdrant.trainer.run import Run, diverged, enough_memory
+from csr_qdrant.trainer.run import Run, diverged
 from csr_qdrant.trainer.step import Outcome
-from csr_qdrant.trainer.supervision import Labels, Pairs
+from csr_qdrant.trainer.supervision import Labels, Pairs, checked_supervision
 
 REPORT_EVERY = 10  # steps; reading a loss waits for the device
 
@@ -69,11 +69,7 @@ def fit(
     started = time.perf_counter()
     config, vectors = config or TrainConfig(), np.asarray(vectors)
     check_vectors(vectors)
-    if labels is not None and pairs is not None:
-        raise ConfigError("labels and pairs cannot be learned together: give one of them")
-    if pairs is not None:
-        pairs.check(vectors)
-    given = None if labels is None else Labels.of(labels, len(vectors))
+    given = checked_supervision(vectors, labels, pairs)
     keeper = Keeper(
         None if checkpoint is None else Path(checkpoint),
         run_identity(config, _arrays(vectors, given, pairs)),
@@ -82,7 +78,12 @@ def fit(
     on, group = checked_device(device), current_group()
     if group.rank > 0:
         listeners, keeper = None, replace(keeper, path=None)
-    with enough_memory(config, *vectors.shape):
+
+    def advice() -> str:
+        h = config.hidden_size(d=vectors.shape[1], n=len(vectors))
+        return f"h={h} latents and batches of {config.batch_size} rows: lower h or batch_size"
+
+    with enough_memory(advice):
         saved = group.first(keeper.read(torch.device("cpu")))
         run = Run.prepare(vectors, config, given, pairs, on, group, saved)
         with run.ops.leading():

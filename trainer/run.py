@@ -1,7 +1,6 @@
 """The state of one training run: how it is prepared, kept, taken up again and finished."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,10 +11,10 @@ from torch import Tensor
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import CsrError
 from csr_qdrant.trainer.adapter import learn_adapter
-from csr_qdrant.trainer.batch import TorchBatch
+from csr_qdrant.trainer.batch import TorchBatch, on_device
 from csr_qdrant.trainer.checkpoint import Checkpoint
 from csr_qdrant.trainer.config import TrainConfig
-from csr_qdrant.trainer.data import Array, Batch, Matches, Split, gather, spread, typical_norm
+from csr_qdrant.trainer.data import Array, Batch, Split, gather, spread, typical_norm
 from csr_qdrant.trainer.folding import folded
 from csr_qdrant.trainer.group import Group
 from csr_qdrant.trainer.model import Autoencoder
@@ -132,12 +131,7 @@ class Run:
 
     def on_device(self, batch: Batch) -> TorchBatch:
         """Return `batch` as the objective takes it."""
-
-        def moved(array: Any) -> Tensor | None:
-            return None if array is None else torch.from_numpy(array).to(self.device)
-
-        matches = None if batch.matches is None else Matches(*map(moved, batch.matches))
-        return TorchBatch(self.prepared(batch.x), moved(batch.labels), matches)
+        return on_device(batch, self.device, self.prepared)
 
     # --- keeping --------------------------------------------------------------------------
 
@@ -206,21 +200,6 @@ def _optimiser(model: Autoencoder, config: TrainConfig, device: torch.device) ->
         weight_decay=config.weight_decay,
         fused=device.type in ("cpu", "cuda"),
     )
-
-
-@contextmanager
-def enough_memory(config: TrainConfig, n: int, d: int) -> Iterator[None]:
-    """Turn a failed allocation of torch's in the block into a CsrError."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:  # torch's own kinds are RuntimeErrors
-        text = str(error).lower()
-        if not isinstance(error, MemoryError) and not ("memory" in text and "alloc" in text):
-            raise
-        raise CsrError(
-            f"memory does not suffice for h={config.hidden_size(d, n)} latents and batches of "
-            f"{config.batch_size} rows: lower h or batch_size"
-        ) from error
 
 
 def diverged(lr: float, step: int) -> CsrError:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from csr_qdrant.errors import CsrError
+from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.trainer.data import Array, Index, check_vectors
 
 
@@ -127,6 +127,18 @@ class Pairs:
                 raise CsrError(
                     f"pairs name {name} row {missing[0]}, but there are {n}: rows count from 0"
                 )
+
+
+def checked_supervision(vectors: Array, labels: Any, pairs: Pairs | None) -> Labels | None:
+    """Check what a training is given beside `vectors` (n, d), and return its labels, numbered.
+
+    Raises ConfigError for labels and pairs together, CsrError for either that does not fit.
+    """
+    if labels is not None and pairs is not None:
+        raise ConfigError("labels and pairs cannot be learned together: give one of them")
+    if pairs is not None:
+        pairs.check(vectors)
+    return None if labels is None else Labels.of(labels, len(vectors))
 
 
 def same_pair(query_rows: Index, document_rows: Index) -> Any:
