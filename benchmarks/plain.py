@@ -44,6 +44,7 @@ def plain_loss(
     k: int,
     *,
     dead: Tensor,
+    largest: int | None = None,
     labels: Tensor | None = None,
     pairs: tuple[Tensor, Tensor, Tensor, Tensor] | None = None,
 ) -> Tensor:
@@ -53,28 +54,31 @@ def plain_loss(
         model: the autoencoder.
         x: rows, (B, d).
         config: weights and temperatures; a term of weight 0 is left out.
-        k: active latents.
+        k: active latents that reconstruct.
         dead: numbers of the dead latents, (m,).
+        largest: active latents of the codes whose similarities count; four times as many make the
+            second reconstruction. Default: k.
         labels: one a row, −1 for none.
         pairs: positions of queries and of documents in the batch, (p,) each; (p, p) bool of other
             pairs that are no negatives; weights (p,).
     """
-    h = len(model.latent_bias)
+    h, config, largest = len(model.latent_bias), config.resolved(), largest or k
     reconstruction = model(x, k)
     loss: Tensor = config.reconstruction * (x - reconstruction).pow(2).sum(1).mean()
     if config.multi_k:
-        loss = loss + config.multi_k * (x - model(x, min(4 * k, h))).pow(2).sum(1).mean()
+        loss = loss + config.multi_k * (x - model(x, min(4 * largest, h))).pow(2).sum(1).mean()
     if config.aux and len(dead):
         residual = (x - reconstruction).detach()
         loss = loss + config.aux * plain_auxiliary(model, x, residual, dead, config.k_aux)
-    z = F.normalize(model.codes(x, k), dim=1)
+    z = F.normalize(model.codes(x, largest), dim=1)
     if config.contrastive:
         loss = loss + config.contrastive * plain_contrastive(z, z, config.contrastive_temperature)
     if config.distillation:
-        temperature = config.resolved(adapted=False).distillation_temperature
-        assert temperature is not None
-        found = plain_distillation(z, x, temperature)
+        assert config.distillation_temperature and config.dense_temperature
+        temperatures = config.distillation_temperature, config.dense_temperature
+        found = plain_distillation(z, x, *temperatures)
         loss = loss + config.distillation * found
+    assert config.supervised_temperature
     if config.supervised and labels is not None:
         found = plain_same_label(z, labels, config.supervised_temperature)
         loss = loss + config.supervised * found
@@ -117,11 +121,13 @@ def plain_contrastive(one: Tensor, other: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(scores, truth)
 
 
-def plain_distillation(z: Tensor, x: Tensor, temperature: float) -> Tensor:
+def plain_distillation(
+    z: Tensor, x: Tensor, temperature: float, dense_temperature: float
+) -> Tensor:
     """KL from the softmax of dense similarities to that of the codes', each row without itself."""
     others = ~torch.eye(len(x), dtype=torch.bool, device=x.device)
     unit = F.normalize(x, dim=1)
-    target = ((unit @ unit.T)[others].view(len(x), -1) / temperature).log_softmax(1)
+    target = ((unit @ unit.T)[others].view(len(x), -1) / dense_temperature).log_softmax(1)
     learned = ((z @ z.T)[others].view(len(x), -1) / temperature).log_softmax(1)
     return F.kl_div(learned, target, reduction="batchmean", log_target=True)
 

@@ -1,7 +1,6 @@
 """A step's loss and gradients against the plain objective with automatic differentiation."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ from csr_qdrant.trainer.dense_ops import DenseOps
 from csr_qdrant.trainer.model import Autoencoder
 from csr_qdrant.trainer.ops import Ops
 from csr_qdrant.trainer.sparse_ops import SparseOps
-from csr_qdrant.trainer.step import Outcome, Step
+from csr_qdrant.trainer.step import Outcome, Plan, Step
 from csr_qdrant.trainer.supervision import same_pair
 
 ROW_TERMS = ("reconstruction", "multi_k", "aux", "contrastive", "balance", "distillation")
@@ -56,7 +55,7 @@ class Case(NamedTuple):
 
     @property
     def k(self) -> int:
-        return self.ks[self.step % len(self.ks)]
+        return Plan.of(self.config, len(self.model.latent_bias), self.step, 0.0).k
 
     @property
     def a(self) -> Tensor:
@@ -105,6 +104,7 @@ def cases(draw: st.DrawFn) -> Case:
         h=h,
         k_aux=draw(st.integers(1, h)),
         contrastive_temperature=draw(st.sampled_from([0.05, 0.2, 1])),
+        dense_temperature=draw(st.sampled_from([None, 0.2])),
         **weights,
     )
     labels, matches = None, None
@@ -145,18 +145,18 @@ def run(case: Case, ops: Ops, dtype: torch.dtype = torch.float64) -> tuple[Outco
 
 
 def plain(case: Case) -> Found:
-    """The 4k term goes by the largest k of the list, the others by this step's."""
-    model, x, config = PlainAutoencoder(*parameters(case.model)), case.batch.x, case.config
-    matches, z = case.batch.matches, F.normalize(model.codes(x, case.k), dim=1)
+    """Reconstruction goes by this step's k, similarities and the 4k term by the largest."""
+    model, x = PlainAutoencoder(*parameters(case.model)), case.batch.x
+    config, matches, largest = case.config.resolved(), case.batch.matches, case.ks[0]
+    z = F.normalize(model.codes(x, largest), dim=1)
     loss = plain_loss(
-        model, x, replace(config, multi_k=0), case.k, dead=case.dead, labels=case.batch.labels
+        model, x, config, case.k, dead=case.dead, largest=largest, labels=case.batch.labels
     )
-    many = model(x, min(4 * case.ks[0], len(model.latent_bias)))
-    loss = loss + config.multi_k * (x - many).pow(2).sum(1).mean()
     others = ~torch.eye(len(x), dtype=torch.bool)
     loss = loss + config.balance * (z @ z.T)[others].mean()
     if matches is not None:
         temperature = config.supervised_temperature
+        assert temperature is not None and config.supervised is not None
         loss = loss + config.supervised * plain_matches(z, matches, temperature)
         made = F.normalize(model(x, case.k), dim=1)
         found = plain_matches(made, matches, temperature)
@@ -206,7 +206,7 @@ def assume_clear(case: Case) -> None:
         for cut in cuts:
             if cut < values.shape[1]:
                 assume(float((values[:, cut - 1] - values[:, cut]).min()) > 1e-5)
-    norms = ranked[:, : case.k].relu().norm(dim=1)
+    norms = ranked[:, : case.ks[0]].relu().norm(dim=1)
     assume(bool(((norms == 0) | (norms > 0.02)).all()))
 
 

@@ -1,5 +1,6 @@
 """What a step looks at, what it leaves alone, and what it does where an equation has no answer."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from csr_qdrant.trainer.dense_ops import DenseOps
 from csr_qdrant.trainer.model import Autoencoder
 from csr_qdrant.trainer.ops import Ops
 from csr_qdrant.trainer.sparse_ops import SparseOps
-from csr_qdrant.trainer.step import Outcome, Step, annealed_k
+from csr_qdrant.trainer.step import Outcome, Plan, Step, annealed_k
 
 NOBODY = torch.empty(0, dtype=torch.int64)
 NO_TERMS: dict[str, Any] = {
@@ -85,19 +86,37 @@ def squared_error(model: Autoencoder, x: Tensor, k: int) -> float:
 
 
 @both
-def test_each_step_trains_one_k_of_the_list_in_turn(ops: Ops) -> None:
+def test_each_step_reconstructs_from_one_k_of_the_list(ops: Ops) -> None:
     model, x, config = model_of(40), rows_of(6), config_of(2, 8, 4)
-    for step, k in enumerate((8, 4, 2, 8)):
+    for step, k in ((0, 8), (1, 4), (2, 8), (8, 2)):
         outcome = compute(ops, model, config, TorchBatch(x), step=step)
         assert float(outcome.terms["reconstruction"]) == pytest.approx(squared_error(model, x, k))
         assert float(outcome.terms["multi_k"]) == pytest.approx(squared_error(model, x, 32))
         assert torch.equal(outcome.used, codes(model, x, 8).any(0))
 
 
+def test_each_k_is_taken_as_often_as_it_is_large() -> None:
+    config = TrainConfig(k=(2, 8, 4))
+    chosen = Counter(Plan.of(config, 64, step, 0.0).k for step in range(1400))
+    assert {k: round(count / 100) for k, count in chosen.items()} == {8: 8, 4: 4, 2: 2}
+    assert {Plan.of(TrainConfig(k=(16,)), 64, step, 0.0).k for step in range(50)} == {16}
+
+
+@both
+def test_similarities_are_those_of_the_largest_k(ops: Ops) -> None:
+    model, x = model_of(40), rows_of(6)
+    names = {"contrastive": 1.0, "distillation": 1.0, "balance": 1.0}
+    nested = compute(ops, model, config_of(8, 2, **names), TorchBatch(x), step=3)
+    alone = compute(ops, model, config_of(8, **names), TorchBatch(x))
+    assert float(nested.terms["reconstruction"]) > float(alone.terms["reconstruction"])
+    for name in names:
+        assert float(nested.terms[name]) == pytest.approx(float(alone.terms[name]), rel=1e-5)
+
+
 @both
 def test_without_the_4k_term_the_codes_end_at_the_largest_k(ops: Ops) -> None:
     model, x = model_of(40), rows_of(6)
-    outcome = compute(ops, model, config_of(2, 8, multi_k=0), TorchBatch(x), step=1)
+    outcome = compute(ops, model, config_of(2, 8, multi_k=0), TorchBatch(x), step=3)
     assert float(outcome.terms["reconstruction"]) == pytest.approx(squared_error(model, x, 2))
     assert "multi_k" not in outcome.terms
     assert torch.equal(outcome.used, codes(model, x, 8).any(0))
@@ -120,7 +139,7 @@ def test_a_step_goes_by_the_k_of_its_moment(
     ops: Ops, progress: float, first: int, second: int
 ) -> None:
     model, x, config = model_of(40), rows_of(6), config_of(2, 4, k_anneal=8)
-    for step, k in enumerate((first, second)):
+    for step, k in ((0, first), (3, second)):
         outcome = compute(ops, model, config, TorchBatch(x), step=step, progress=progress)
         assert float(outcome.terms["reconstruction"]) == pytest.approx(squared_error(model, x, k))
         many = squared_error(model, x, 4 * first)

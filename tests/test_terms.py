@@ -41,11 +41,13 @@ def plain_contrastive(similarities: Tensor, temperature: float) -> Tensor:
     return torch.stack(terms).mean() * count
 
 
-def plain_distillation(similarities: Tensor, unit: Tensor, temperature: float) -> Tensor:
+def plain_distillation(
+    similarities: Tensor, unit: Tensor, temperature: float, dense_temperature: float
+) -> Tensor:
     terms = []
     for i in range(len(unit)):
         others = [j for j in range(len(unit)) if j != i]
-        p = torch.softmax(unit[i] @ unit[others].T / temperature, 0)
+        p = torch.softmax(unit[i] @ unit[others].T / dense_temperature, 0)
         q = torch.softmax(similarities[i, others] / temperature, 0)
         terms.append((p * (p / q).log()).sum())
     return torch.stack(terms).sum()
@@ -134,10 +136,11 @@ def test_contrastive_is_the_papers_with_two_equal_views(
 @given(st.integers(2, 9), seeds, temperatures, st.integers(1, 9))
 def test_distillation(rows: int, seed: int, temperature: float, size: int) -> None:
     similarities, unit = random_similarities(rows, seed), random_unit(rows, seed + 1)
-    found = distillation(similarities.clone(), unit, unit, 0, temperature)
-    assert_is(found, lambda s: plain_distillation(s, unit, temperature), similarities)
+    both = temperature, 0.6 * temperature
+    found = distillation(similarities.clone(), unit, unit, 0, *both)
+    assert_is(found, lambda s: plain_distillation(s, unit, *both), similarities)
     assert_blocks_sum_to(
-        lambda s, first: distillation(s, unit[first : first + len(s)], unit, first, temperature),
+        lambda s, first: distillation(s, unit[first : first + len(s)], unit, first, *both),
         similarities,
         size,
     )
@@ -145,7 +148,7 @@ def test_distillation(rows: int, seed: int, temperature: float, size: int) -> No
 
 def test_distillation_vanishes_where_codes_are_as_similar_as_vectors() -> None:
     unit = random_unit(7, 0)
-    found = distillation(unit @ unit.T, unit, unit, 0, 0.1)
+    found = distillation(unit @ unit.T, unit, unit, 0, 0.1, 0.1)
     assert found.loss.item() == pytest.approx(0, abs=1e-12)
     assert found.by_similarity.abs().max() < 1e-12
 
@@ -226,7 +229,7 @@ def terms_of_six() -> dict[str, Callable[[Tensor], Term]]:
     return {
         "balance": lambda s: balance(s, 0),
         "contrastive": lambda s: contrastive(s, 0, 0.2),
-        "distillation": lambda s: distillation(s, unit, unit, 0, 0.3),
+        "distillation": lambda s: distillation(s, unit, unit, 0, 0.3, 0.2),
         "same_label": lambda s: same_label(s, labels, 0, 0.2),
         "paired": lambda s: paired(s[:4], known, weights, 0.2),
     }
@@ -251,7 +254,7 @@ def test_small_temperatures_do_not_overflow(temperature: float) -> None:
     labels = torch.arange(8) % 3
     for found in (
         contrastive(s.clone(), 0, temperature),
-        distillation(s.clone(), unit, unit, 0, temperature),
+        distillation(s.clone(), unit, unit, 0, temperature, temperature),
         same_label(s.clone(), labels, 0, temperature),
         paired(s.clone(), torch.zeros(8, 8, dtype=torch.bool), torch.ones(8), temperature),
     ):

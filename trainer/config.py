@@ -7,6 +7,8 @@ from typing import Any, Literal, Self
 
 from csr_qdrant.errors import ConfigError
 
+SPREAD = 0.108  # standard deviation of the cosines by which the temperatures were chosen
+
 
 def _dial(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
@@ -27,9 +29,15 @@ class TrainConfig:
     minutes: float | None = _dial(None, "Train for so many minutes instead of a number of steps.")
     epochs: float | None = _dial(None, "Passes over the rows instead of a number of steps.")
     batch_size: int = _dial(512, "Rows a step.")
-    lr: float | None = _dial(None, "Peak learning rate of Adam; default: 0.064 / √d.")
+    lr: float | None = _dial(None, "Peak learning rate of Adam; default: 1 / d, or 0.064 / √d.")
     warmup: float = _dial(0.05, "Share of the run in which the learning rate rises to its peak.")
-    centre: bool = _dial(False, "Start b_pre at the mean of the rows; else at zero.")
+    start: Literal["rows", "random"] = _dial(
+        "rows", "Where latents start: at rows of the data, or at random as in the papers."
+    )
+    revive_until: float = _dial(
+        0.9, "Share of the run up to which latents long dead start anew at rows of the data."
+    )
+    centre: bool = _dial(True, "Start b_pre at the mean of the rows; else at zero.")
     schedule: Literal["cosine", "constant"] = _dial("cosine", "The rate after its rise.")
     weight_decay: float = _dial(0.0, "Decoupled weight decay.")
     adam_eps: float = _dial(1e-8, "Adam's ε.")
@@ -44,18 +52,26 @@ class TrainConfig:
     balance: float = _dial(0.0, "Weight of the mean cosine of codes: fewer postings a query.")
     distillation: float = _dial(3.0, "Weight of the similarity distillation from dense vectors.")
     distillation_temperature: float | None = _dial(
-        None, "Its temperature; default: 0.1, and 0.05 beside an adapter."
+        None, "Its temperature; default: 0.1, and 0.05 beside an adapter learned from pairs."
+    )
+    dense_temperature: float | None = _dial(
+        None, "That of the dense similarities; default: the same, or less where they hardly differ."
     )
     k_anneal: int | None = _dial(None, "Start with so many latents and fall to k (CSRv2).")
-    supervised: float = _dial(0.3, "Weight of the supervised term, if labels or pairs are given.")
-    supervised_temperature: float = _dial(0.05, "Its temperature.")
+    supervised: float | None = _dial(
+        None, "Weight of the term on labels or pairs, if given; default: 10 for labels, else 0.3."
+    )
+    supervised_temperature: float | None = _dial(
+        None, "Its temperature; default: 0.1 for labels, else 0.05."
+    )
     reconstructed_pairs: float = _dial(
         0.0, "Weight of the pairs' term on reconstructions instead of codes."
     )
     adapter_steps: int = _dial(
-        600, "Steps of the linear adapter learned first from pairs; 0: none."
+        600, "Steps of the linear adapter learned first from labels or pairs; 0: none."
     )
     adapter_lr: float = _dial(1e-3, "Its learning rate.")
+    adapter_temperature: float = _dial(0.05, "The temperature of its loss.")
     held_out: int = _dial(1000, "Rows kept from training for validation.")
     validate_every: int = _dial(500, "Steps between validations.")
     checkpoint_seconds: float = _dial(60.0, "Seconds between checkpoints, where one is asked for.")
@@ -71,6 +87,10 @@ class TrainConfig:
             _at_least(name, getattr(self, name), 1)
         for name in _WEIGHTS:
             _at_least(name, getattr(self, name), 0)
+        if self.start not in ("rows", "random"):
+            raise ConfigError(f"start must be rows or random, got {self.start!r}")
+        if not 0 <= self.revive_until <= 1:
+            raise ConfigError(f"revive_until must be in [0, 1], got {self.revive_until}")
         if self.minutes is not None and self.epochs is not None:
             raise ConfigError("a run takes minutes or epochs: choose one of them")
         for name in ("lr", "minutes", "epochs", "clip", "adam_eps", *_TEMPERATURES):
@@ -102,15 +122,31 @@ class TrainConfig:
             own = {name: value for name, value in own.items() if name not in length}
         return cls(**{**own, **given}, preset=preset)
 
-    def resolved(self, *, adapted: bool) -> Self:
-        """Return the settings with those filled in that depend on whether there is an adapter.
+    def resolved(
+        self,
+        *,
+        supervision: Literal["labels", "pairs"] | None = None,
+        adapted: bool = False,
+        spread: float = SPREAD,
+    ) -> Self:
+        """Return the settings with those filled in that depend on what is learned from.
 
-        Neighbours by adapted vectors are worth a closer look: there 0.05 was better on dev splits,
-        and elsewhere much worse, though the cosines of both spread alike.
+        Args:
+            supervision: what is given beside the vectors.
+            adapted: whether an adapter is learned from it. Neighbours by vectors adapted to pairs
+                are worth a closer look; elsewhere 0.05 was much worse than 0.1.
+            spread: standard deviation of the dense cosines. Those that lie closer together are told
+                apart at a lower temperature; a higher one for wider ones was much worse.
         """
-        if self.distillation_temperature is not None:
-            return self
-        return replace(self, distillation_temperature=0.05 if adapted else 0.1)
+        closer, labelled = adapted and supervision == "pairs", supervision == "labels"
+        temperature = _or(self.distillation_temperature, 0.05 if closer else 0.1)
+        return replace(
+            self,
+            distillation_temperature=temperature,
+            dense_temperature=_or(self.dense_temperature, temperature * min(1.0, spread / SPREAD)),
+            supervised=_or(self.supervised, 10.0 if labelled else 0.3),
+            supervised_temperature=_or(self.supervised_temperature, 0.1 if labelled else 0.05),
+        )
 
     def check_h(self, h: int) -> int:
         """Return `h`; raise ConfigError if it is smaller than the largest k."""
@@ -127,10 +163,10 @@ class TrainConfig:
     def peak_lr(self, d: int) -> float:
         """Return the peak learning rate for vectors of `d` dimensions.
 
-        W starts with entries of about 1/√d and Adam moves each by about the rate, so a rate in
-        proportion moves vectors of all sizes alike; 0.064 was chosen on dev splits at d = 256.
+        Adam moves each of d entries by about the rate, so pre-activations move by up to d times
+        it; small d take less, in proportion to the entries. Chosen on dev splits of d = 256…1,280.
         """
-        return self.lr if self.lr is not None else 0.064 / math.sqrt(d)
+        return self.lr if self.lr is not None else min(1 / d, 0.064 / math.sqrt(d))
 
     def hidden_size(self, d: int, n: int) -> int:
         """Return h for `n` vectors of `d` dimensions.
@@ -146,7 +182,13 @@ class TrainConfig:
 
 
 LARGEST_AUTOMATIC, ROWS_A_LATENT = 4096, 4
-_TEMPERATURES = ("contrastive_temperature", "distillation_temperature", "supervised_temperature")
+_TEMPERATURES = (
+    "contrastive_temperature",
+    "distillation_temperature",
+    "dense_temperature",
+    "supervised_temperature",
+    "adapter_temperature",
+)
 _WEIGHTS = (
     "reconstruction",
     "multi_k",
@@ -165,6 +207,10 @@ _WEIGHTS = (
 )
 
 
-def _at_least(name: str, value: float, least: int) -> None:
-    if not value >= least:
+def _or(given: float | None, default: float) -> float:
+    return default if given is None else given
+
+
+def _at_least(name: str, value: float | None, least: int) -> None:
+    if value is not None and not value >= least:
         raise ConfigError(f"{name} must be at least {least}, got {value}")

@@ -49,5 +49,5 @@ class Objective(NamedTuple):
             term = same_label(cosines, batch.labels, 0, self.temperature)
         else:
             rows, unit = len(cosines), F.normalize(batch.x, dim=1, eps=1e-8)
-            term = distillation(cosines, unit, unit, 0, self.temperature)
+            term = distillation(cosines, unit, unit, 0, self.temperature, self.temperature)
         return Term(*(part / rows for part in term))

@@ -24,6 +24,7 @@ from csr_qdrant.trainer.data import Array, check_vectors, prefetched
 from csr_qdrant.trainer.group import current_group
 from csr_qdrant.trainer.memory import enough_memory
 from csr_qdrant.trainer.reports import Listeners, StepReport
+from csr_qdrant.trainer.revival import idle_steps, start_anew
 from csr_qdrant.trainer.run import Run, diverged
 from csr_qdrant.trainer.step import Outcome
 from csr_qdrant.trainer.supervision import Labels, Pairs, checked_supervision
@@ -155,18 +156,32 @@ def _one_step(run: Run, batch: TorchBatch) -> StepReport | None:
     loss = float(outcome.loss) if reported else 0.0
     if not math.isfinite(loss):
         raise diverged(run.lr, run.step)
-    _update(run, outcome)
+    _update(run, outcome, batch)
     if not reported:
         return None
     terms = {name: float(term) for name, term in outcome.terms.items()}
     return StepReport(run.step, run.progress, loss, terms, len(dead), lr)
 
 
-def _update(run: Run, outcome: Outcome) -> None:
+def _revive(run: Run, batch: TorchBatch) -> None:
+    """Let latents that are long dead start anew at rows of this batch, its half at most."""
+    if run.progress >= run.config.revive_until:
+        return
+    lost = run.since_active >= idle_steps(run.config, len(run.since_active))
+    latents = lost.nonzero().squeeze(1)[: len(batch.x) // 2]
+    if len(latents):
+        rng = np.random.default_rng((run.config.seed, 10, run.step))
+        rows = torch.from_numpy(rng.permutation(len(batch.x))[: len(latents)]).to(run.device)
+        start_anew(run.model, run.optimiser, latents, batch.x[rows])
+        run.since_active[latents] = 0
+
+
+def _update(run: Run, outcome: Outcome, batch: TorchBatch) -> None:
     run.whole = False
     run.optimiser.step()
     run.since_active += 1
     run.since_active[outcome.used] = 0
+    _revive(run, batch)
     run.step += 1
     run.whole = True
 

@@ -12,6 +12,8 @@ from typing import Any
 _PAPER: Mapping[str, Any] = {
     "contrastive_temperature": 0.2,
     "multi_k": 0.125,
+    "start": "random",
+    "centre": False,
     "distillation": 0.0,
     "supervised": 0.0,
     "adapter_steps": 0,

@@ -2,23 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import CsrError
 from csr_qdrant.trainer.adapter import learn_adapter
 from csr_qdrant.trainer.batch import TorchBatch, on_device
 from csr_qdrant.trainer.checkpoint import Checkpoint
-from csr_qdrant.trainer.config import TrainConfig
+from csr_qdrant.trainer.config import SPREAD, TrainConfig
 from csr_qdrant.trainer.data import Array, Batch, Split, gather, spread, typical_norm
 from csr_qdrant.trainer.folding import folded
 from csr_qdrant.trainer.group import Group
 from csr_qdrant.trainer.model import Autoencoder
 from csr_qdrant.trainer.ops import Ops, ops_for
+from csr_qdrant.trainer.revival import start_at_rows
 from csr_qdrant.trainer.sampling import Sampler, sampler
 from csr_qdrant.trainer.step import Step
 from csr_qdrant.trainer.supervision import Labels, Pairs
@@ -47,6 +49,7 @@ class Run:
     elapsed_s: float = 0.0
     validations: list[dict[str, Any]] = field(default_factory=list)
     whole: bool = True  # False while a step changes the state
+    compute: Step = field(init=False)  # made once all settings are known
 
     @classmethod
     def prepare(
@@ -68,9 +71,9 @@ class Run:
         d, h = vectors.shape[1], config.hidden_size(vectors.shape[1], len(vectors))
         split = Split.random(len(vectors), config.held_out, config.seed)
         adapter = kept.get("adapter")
-        if pairs is not None and config.adapter_steps and adapter is None:
-            adapter = group.first(learn_adapter(vectors, pairs, config, device).cpu()).to(device)
-        config = config.resolved(adapted=adapter is not None)
+        given = labels if pairs is None else pairs
+        if given is not None and config.adapter_steps and adapter is None:
+            adapter = group.first(learn_adapter(vectors, given, config, device).cpu()).to(device)
         scale = saved.scale if saved else typical_norm(vectors)
         model = Autoencoder(d, h, torch.Generator().manual_seed(config.seed)).to(device)
         batches = sampler(vectors, split, labels, pairs, config.batch_size, config.seed)
@@ -91,12 +94,38 @@ class Run:
             since,
         )
         run.validator = run._validator(vectors, split)
-        if config.centre and saved is None:
-            rows = gather(vectors, spread(len(vectors), SAMPLE))
-            model.pre_bias.data.copy_(run.prepared(rows).mean(0))
+        # Also where `saved` replaces the parameters: temperatures are found anew.
+        run._start(vectors, split, "pairs" if pairs else "labels" if labels else None)
         if saved is not None:
             run.restore(saved._replace(tensors=moved))
         return run
+
+    def _start(
+        self, vectors: Array, split: Split, supervision: Literal["labels", "pairs"] | None
+    ) -> None:
+        """Fill in the settings that depend on the data, and let the model start from rows of it.
+
+        All of it depends on the seed alone, but sums may differ between devices, so in a group the
+        first process's is taken.
+        """
+        config, model = self.config, self.model
+        h, n = len(model.latent_bias), split.training_rows
+        rng = np.random.default_rng((config.seed, 9))
+        chosen = rng.permutation(n)[:h] if n >= h else rng.integers(n, size=h)
+        rows = self.prepared(gather(vectors, split.training(chosen)))
+        sample = self.prepared(gather(vectors, spread(len(vectors), SAMPLE)))
+        self.config = config.resolved(
+            supervision=supervision,
+            adapted=self.adapter is not None,
+            spread=self.group.first(cosine_spread(sample[::10])),
+        )
+        if config.centre:
+            model.pre_bias.data.copy_(sample.mean(0))
+        if config.start == "rows":
+            start_at_rows(model, rows, sample[:1024], max(config.k))
+        state = self.group.first({n: t.cpu() for n, t in model.state_dict().items()})
+        model.load_state_dict(state)
+        self.compute = Step(model, self.config, self.ops, self.group)
 
     def _validator(self, vectors: Array, split: Split) -> Validator | None:
         if not len(split.held_out):
@@ -107,10 +136,6 @@ class Run:
         documents = gather(vectors, np.sort(split.training(positions)))
         queries = gather(vectors, split.held_out)
         return Validator.of(self.prepared(queries), self.prepared(documents))
-
-    def __post_init__(self) -> None:
-        """Make what computes the steps."""
-        self.compute = Step(self.model, self.config, self.ops, self.group)
 
     @property
     def lr(self) -> float:
@@ -190,6 +215,15 @@ class Run:
             },
         )
         return encoder if self.adapter is None else folded(encoder, self.adapter)
+
+
+def cosine_spread(rows: Tensor) -> float:
+    """Return the standard deviation of the cosines of different rows (n, d)."""
+    if len(rows) < 3:
+        return SPREAD
+    unit = F.normalize(rows, dim=1)
+    different = ~torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    return max(1e-3, float((unit @ unit.T)[different].std()))
 
 
 def _optimiser(model: Autoencoder, config: TrainConfig, device: torch.device) -> torch.optim.AdamW:

@@ -66,11 +66,13 @@ class RowTerms(NamedTuple):
         if name == "balance":
             return balance(cosines, first)
         if name == "distillation":
-            unit, temperature = self.unit, config.distillation_temperature
-            assert unit is not None and temperature is not None
+            unit = self.unit
+            assert unit is not None
+            assert config.distillation_temperature and config.dense_temperature
             mine = unit[first : first + len(cosines)]
-            return distillation(cosines, mine, unit, first, temperature)
-        assert self.labels is not None
+            temperatures = config.distillation_temperature, config.dense_temperature
+            return distillation(cosines, mine, unit, first, *temperatures)
+        assert self.labels is not None and config.supervised_temperature
         return same_label(cosines, self.labels, first, config.supervised_temperature)
 
 
@@ -121,17 +123,19 @@ class Similarities:
 
     def _pairs(self, every: Active, lists: Lists, matches: Matches, by_codes: Tensor) -> Tensor:
         """Add the pairs' term to `by_codes`; each process takes a share of the pairs back."""
+        weight, temperature = self._config.supervised, self._config.supervised_temperature
+        assert weight and temperature
         queries, documents = matches.queries, torch.cat([matches.documents, matches.negatives])
         cosines = lists.cosines(every.rows(queries))
         loss, by_block = paired(
             cosines[:, documents],
             matches.known,
             matches.weights,
-            self._config.supervised_temperature,
+            temperature,
         )
         share = self._group.share(len(queries))
         by_cosines = torch.zeros_like(cosines[share])
-        by_cosines.index_add_(1, documents, by_block[share], alpha=self._config.supervised)
+        by_cosines.index_add_(1, documents, by_block[share], alpha=weight)
         own, listed = torch.zeros_like(by_codes[queries[share]]), lists.no_gradient()
         lists.add_gradient(every.rows(queries[share]), by_cosines, own, listed)
         by_codes.index_add_(0, queries[share], own)

@@ -6,6 +6,7 @@ automatic differentiation, they stand in `benchmarks/plain.py`, and the tests ho
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -37,19 +38,28 @@ def annealed_k(config: TrainConfig, k: int, h: int, progress: float) -> int:
     return round(k + (start - k) * max(0.0, 1 - progress / 0.7))
 
 
+GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, fill the unit interval evenly
+
+
 class Plan(NamedTuple):
     """What a step looks at."""
 
-    k: int  # of this step's codes
-    largest: int  # k of the list, which decides what is dead
+    k: int  # of this step's reconstruction
+    largest: int  # k of the list: of the similarities, and it decides what is dead
     most: int  # latents of the second reconstruction
 
     @classmethod
     def of(cls, config: TrainConfig, h: int, step: int, progress: float) -> "Plan":
-        """Take one k of the list in turn; the 4k term and the dead latents go by the largest."""
+        """Choose one k of the list, each as often as it is large; all else goes by the largest.
+
+        Similarities of the fewest latents are nearly all zero and teach little, not even to codes
+        of so few; what makes short codes good is that they reconstruct.
+        """
         ks = sorted({annealed_k(config, k, h, progress) for k in config.k}, reverse=True)
         most = min(4 * ks[0], h) if config.multi_k else ks[0]
-        return cls(ks[step % len(ks)], ks[0], most)
+        bounds = np.cumsum(ks)
+        chosen = np.searchsorted(bounds, step * GOLDEN % 1 * bounds[-1], side="right")
+        return cls(ks[int(chosen)], ks[0], most)
 
 
 class Reconstruction(NamedTuple):
@@ -68,7 +78,7 @@ class Step:
         self, model: Autoencoder, config: TrainConfig, ops: Ops, group: Group | None = None
     ) -> None:
         """Compute with `ops`; each process of `group` computes its share of a batch's rows."""
-        self._model, self._config, self._ops = model, config.resolved(adapted=False), ops
+        self._model, self._config, self._ops = model, config.resolved(), ops
         self._group: Group = group or Alone()
         h = len(model.latent_bias)
         self._similarities = Similarities(self._config, ops, self._group, h)
@@ -92,7 +102,8 @@ class Step:
 
         terms: dict[str, Tensor] = {}
         made = self._reconstruct(active, plan.k, x, batch, terms)
-        made.by_values[:, : plan.k] += self._similarities(active.first(plan.k), batch, terms)
+        ours = active.first(plan.largest)
+        made.by_values[:, : plan.largest] += self._similarities(ours, batch, terms)
         made.by_values.mul_(active.values > 0)
         by_weight, by_bias = self._ops.weight_gradients(
             active, made.by_values, plan.k, x, model.pre_bias, made.first, made.rest, h
@@ -112,7 +123,6 @@ class Step:
             by_weight.index_add_(0, dead, revival.by_weight, alpha=self._config.aux)
             by_bias.index_add_(0, dead, revival.by_bias, alpha=self._config.aux)
         used = x.new_zeros(h)
-        ours = active.first(plan.largest)
         used[ours.latents[ours.values > 0]] = 1
         self._group.sum(by_weight, by_bias, by_pre, used, *terms.values())
         model.weight.grad, model.latent_bias.grad, model.pre_bias.grad = by_weight, by_bias, by_pre
@@ -162,9 +172,9 @@ class Step:
         every = self._group.gather(mine)
         documents = torch.cat([matches.documents, matches.negatives])
         q, d = (F.normalize(every[at], dim=1, eps=1e-8) for at in (matches.queries, documents))
-        loss, by_cosines = paired(
-            q @ d.T, matches.known, matches.weights, self._config.supervised_temperature
-        )
+        temperature = self._config.supervised_temperature
+        assert temperature
+        loss, by_cosines = paired(q @ d.T, matches.known, matches.weights, temperature)
         by_every = torch.zeros_like(every)
         for at, unit, by_unit in (
             (matches.queries, q, by_cosines @ d),

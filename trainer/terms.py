@@ -47,7 +47,12 @@ def balance(similarities: Tensor, first: int) -> Term:
 
 
 def distillation(
-    similarities: Tensor, x: Tensor, everything: Tensor, first: int, temperature: float
+    similarities: Tensor,
+    x: Tensor,
+    everything: Tensor,
+    first: int,
+    temperature: float,
+    dense_temperature: float,
 ) -> Term:
     """KL divergence from the dense similarities' softmax over the batch to the codes'.
 
@@ -56,9 +61,10 @@ def distillation(
         x: dense vectors of these rows at L2 norm 1, (n, d).
         everything: those of the batch, (B, d).
         first: number of the first row.
-        temperature: τ, of both.
+        temperature: τ of the codes' similarities.
+        dense_temperature: τ of the dense ones.
     """
-    target = _log_shares(x @ everything.T, first, temperature)
+    target = _log_shares(x @ everything.T, first, dense_temperature)
     learned = _log_shares(similarities.clone(), first, temperature)
     shares = target.exp()
     # The row itself is −inf in both; its true share is nothing.
