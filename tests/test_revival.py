@@ -116,8 +116,8 @@ def test_dead_latents_start_anew_at_rows(monkeypatch: pytest.MonkeyPatch) -> Non
     settings: dict[str, Any] = {"k": (16,), "h": 256, "steps": 100, "batch_size": 128, "aux": 0.0}
     settings |= {"held_out": 200, "start": "random", "dead_after": 4}
     dead = [
-        fit(x, TrainConfig(**settings, revive_until=until), device="cpu").info["validations"][-1]
-        for until in (0.0, 0.9)
+        fit(x, TrainConfig(**settings, revive=revive), device="cpu").info["validations"][-1]
+        for revive in (False, True)
     ]
     assert dead[0]["dead"] > 0.45
     assert dead[1]["dead"] < 0.01

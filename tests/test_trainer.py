@@ -51,7 +51,7 @@ def config(**settings: Any) -> TrainConfig:
 
 
 # Latents that start at random and are left to their fate, as in the papers.
-RANDOM: dict[str, Any] = {"start": "random", "revive_until": 0.0, "centre": False}
+RANDOM: dict[str, Any] = {"start": "random", "revive": False, "centre": False}
 
 
 def small(**settings: Any) -> TrainConfig:

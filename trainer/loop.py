@@ -165,7 +165,7 @@ def _one_step(run: Run, batch: TorchBatch) -> StepReport | None:
 
 def _revive(run: Run, batch: TorchBatch) -> None:
     """Let latents that are long dead start anew at rows of this batch, its half at most."""
-    if run.progress >= run.config.revive_until:
+    if not run.config.revive:
         return
     lost = run.since_active >= idle_steps(run.config, len(run.since_active))
     latents = lost.nonzero().squeeze(1)[: len(batch.x) // 2]
