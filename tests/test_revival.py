@@ -83,12 +83,11 @@ def test_latents_start_anew_without_a_past() -> None:
     optimiser.step()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     latents, rows = torch.tensor([7, 2]), rows_of(2, 6, 3)
-    start_anew(model, optimiser, latents, rows)
+    start_anew(model, optimiser, latents, rows, rows_of(20, 6, 4), 3)
     others = [at for at in range(10) if at not in (2, 7)]
     assert torch.equal(model.weight[others], before["weight"][others])
     assert torch.equal(model.latent_bias[others], before["latent_bias"][others])
     assert torch.equal(model.pre_bias, before["pre_bias"])
-    assert model.latent_bias[latents].tolist() == [0, 0]
     length = before["weight"].norm(dim=1).mean()
     expected = F.normalize(rows - model.pre_bias, dim=1) * length
     assert torch.allclose(model.weight[latents], expected)
@@ -97,6 +96,16 @@ def test_latents_start_anew_without_a_past() -> None:
         for name in ("exp_avg", "exp_avg_sq"):
             assert not state[name][latents].any() and state[name][others].all()
         assert float(state["step"]) == 1
+
+
+@pytest.mark.parametrize(("batch", "h", "share"), [(400, 40, 40), (400, 800, 2), (5, 100, 2)])
+def test_each_starts_anew_with_an_even_share_of_the_rows(batch: int, h: int, share: int) -> None:
+    model, x, k = model_of(6, h), rows_of(batch, 6, 1), 4
+    optimiser = torch.optim.AdamW(model.parameters())
+    needed = torch.addmm(model.offset, x, model.weight.T).topk(k, dim=1).values[:, -1]
+    start_anew(model, optimiser, torch.tensor([3]), x[:1], x, k)
+    reached = (model.offset[3] + x @ model.weight[3]) >= needed.clamp(min=0) - 1e-5
+    assert int(reached.sum()) == share
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ class TorchBatch(NamedTuple):
     x: Tensor  # (B, d), scaled and adapted
     labels: Tensor | None = None
     matches: Matches | None = None
+    documents: int | None = None  # the first rows, which are to be found; None: all of them
 
 
 def on_device(batch: Batch, device: torch.device, prepared: Callable[[Any], Tensor]) -> TorchBatch:
@@ -24,4 +25,4 @@ def on_device(batch: Batch, device: torch.device, prepared: Callable[[Any], Tens
         return None if array is None else torch.from_numpy(array).to(device)
 
     matches = None if batch.matches is None else Matches(*map(moved, batch.matches))
-    return TorchBatch(prepared(batch.x), moved(batch.labels), matches)
+    return TorchBatch(prepared(batch.x), moved(batch.labels), matches, batch.documents)

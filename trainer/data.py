@@ -159,6 +159,7 @@ class Batch(NamedTuple):
     x: Any  # (B, d) float32 numpy array
     labels: Index | None = None  # (B,), −1: no label
     matches: Matches | None = None
+    documents: int | None = None  # the first rows, which are to be found; None: all of them
 
 
 def prefetched(make: Callable[[int], Batch], start: int) -> Generator[Batch, None, None]:

@@ -164,15 +164,16 @@ def _one_step(run: Run, batch: TorchBatch) -> StepReport | None:
 
 
 def _revive(run: Run, batch: TorchBatch) -> None:
-    """Let latents that are long dead start anew at rows of this batch, its half at most."""
-    if not run.config.revive:
+    """Now and then let latents that are long dead start anew, each at a row of this batch."""
+    if not run.config.revive or run.step % run.config.dead_after:
         return
     lost = run.since_active >= idle_steps(run.config, len(run.since_active))
-    latents = lost.nonzero().squeeze(1)[: len(batch.x) // 2]
+    latents = lost.nonzero().squeeze(1)[: len(batch.x)]
     if len(latents):
         rng = np.random.default_rng((run.config.seed, 10, run.step))
         rows = torch.from_numpy(rng.permutation(len(batch.x))[: len(latents)]).to(run.device)
-        start_anew(run.model, run.optimiser, latents, batch.x[rows])
+        k = max(run.config.k)
+        start_anew(run.model, run.optimiser, latents, batch.x[rows], batch.x, k)
         run.since_active[latents] = 0
 
 

@@ -44,12 +44,24 @@ def idle_steps(config: TrainConfig, h: int) -> int:
 
 @torch.no_grad()
 def start_anew(
-    model: Autoencoder, optimiser: torch.optim.Optimizer, latents: Tensor, rows: Tensor
+    model: Autoencoder,
+    optimiser: torch.optim.Optimizer,
+    latents: Tensor,
+    rows: Tensor,
+    batch: Tensor,
+    k: int,
 ) -> None:
-    """Let `latents` (m,) point at `rows` (m, d), at the mean length of all, without a past."""
-    length = model.weight.norm(dim=1).mean()
-    model.weight[latents] = F.normalize(rows - model.pre_bias, dim=1) * length
-    model.latent_bias[latents] = 0.0
+    """Let `latents` (m,) point at `rows` (m, d), at the mean length of all, without a past.
+
+    Its bias makes each active on an even share of `batch` (B, d), B k/h rows but two at least:
+    without one the new latents would be active on many, where codes have no use for them yet.
+    """
+    share = min(len(batch), max(2, round(len(batch) * k / len(model.weight))))
+    needed = torch.addmm(model.offset, batch, model.weight.T).topk(k, dim=1).values[:, -1:]
+    weight = F.normalize(rows - model.pre_bias, dim=1) * model.weight.norm(dim=1).mean()
+    above = (batch - model.pre_bias) @ weight.T - needed.clamp(min=0)
+    model.weight[latents] = weight
+    model.latent_bias[latents] = -above.topk(share, dim=0).values[-1]
     for parameter in (model.weight, model.latent_bias):
         for moments in optimiser.state[parameter].values():
             if moments.shape == parameter.shape:  # all but Adam's count of steps

@@ -150,4 +150,4 @@ class PairSampler(NamedTuple):
             self.pairs.scores[chosen],
             np.searchsorted(documents, wrong),
         )
-        return Batch(x, None, matches)
+        return Batch(x, None, matches, len(documents))

@@ -95,7 +95,8 @@ class Step:
         """
         model, h = self._model, len(self._model.latent_bias)
         plan = Plan.of(self._config, h, step, progress)
-        x = batch.x[self._group.share(len(batch.x))]
+        share = self._group.share(len(batch.x))
+        x = batch.x[share]
         dead = dead if self._config.aux else dead[:0]
         cuts = tuple(sorted(set(plan), reverse=True))
         active, columns = self._ops.encode(x, model.weight, model.offset, cuts, dead)
@@ -123,7 +124,9 @@ class Step:
             by_weight.index_add_(0, dead, revival.by_weight, alpha=self._config.aux)
             by_bias.index_add_(0, dead, revival.by_bias, alpha=self._config.aux)
         used = x.new_zeros(h)
-        used[ours.latents[ours.values > 0]] = 1
+        # A latent that only queries use finds nothing: it is as good as dead.
+        found = ours.rows(slice(max(0, (batch.documents or len(batch.x)) - share.start)))
+        used[found.latents[found.values > 0]] = 1
         self._group.sum(by_weight, by_bias, by_pre, used, *terms.values())
         model.weight.grad, model.latent_bias.grad, model.pre_bias.grad = by_weight, by_bias, by_pre
         loss = torch.stack([getattr(self._config, n) * term for n, term in terms.items()]).sum()
