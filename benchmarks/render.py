@@ -13,12 +13,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from csr_qdrant.benchmarks import dims
 from csr_qdrant.benchmarks.demo import COLUMNS, cells
 from csr_qdrant.benchmarks.quality import wanted
 from csr_qdrant.benchmarks.record import RESULTS
 
 DOCUMENTS = (Path("README.md"), Path("docs/benchmarks.md"))
-_BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 Record = Mapping[str, Any]
 
@@ -42,7 +43,7 @@ def rendered(text: str, results: Path = RESULTS) -> str:
 
 
 def _section(record: Record) -> str:
-    name = record["benchmark"]
+    name = record["benchmark"].partition("-")[0]  # what follows tells data sets apart
     body = _RENDERERS[name](record["results"])
     where, versions = record["machine"], record["versions"]
     params = ", ".join(f"{key} {value}" for key, value in record["params"].items())
@@ -61,6 +62,16 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _demo(results: Record) -> str:
     return _table(COLUMNS, (cells(row) for row in results["systems"]))
+
+
+def _dims(results: Record) -> str:
+    columns = (f"{results['measure']} of", *dims.COLUMNS[1:], "dead")
+    rows = []
+    for system in results["systems"]:
+        dead = [seed["dead"] for seed in system["seeds"] if seed.get("dead") is not None]
+        rows.append([*dims.cells(system), f"{100 * median(dead):.1f} %" if dead else "–"])
+    gaps = "\n".join(f"- {dims.gap_line(gap)}" for gap in results["gaps"])
+    return f"{_table(columns, rows)}\n\n{gaps}"
 
 
 def _quality(results: Record) -> str:
@@ -187,6 +198,7 @@ def _memory_index(results: Record) -> str:
 
 _RENDERERS: dict[str, Callable[[Record], str]] = {
     "demo": _demo,
+    "dims": _dims,
     "quality": _quality,
     "equal_time": _equal_time,
     "speed_train": _speed_train,

@@ -122,6 +122,14 @@ def test_without_the_4k_term_the_codes_end_at_the_largest_k(ops: Ops) -> None:
     assert torch.equal(outcome.used, codes(model, x, 8).any(0))
 
 
+@both
+def test_what_only_queries_use_is_not_used(ops: Ops) -> None:
+    model, x, config = model_of(40), rows_of(6), config_of(4)
+    outcome = compute(ops, model, config, TorchBatch(x, None, matches(), documents=4))
+    assert torch.equal(outcome.used, codes(model, x[:4], 4).any(0))
+    assert not torch.equal(outcome.used, codes(model, x, 4).any(0))
+
+
 def test_k_anneals_linearly_over_the_first_seven_tenths() -> None:
     config = TrainConfig(k=(4, 32), k_anneal=64)
     assert [annealed_k(config, 32, 1024, p) for p in (0, 0.35, 0.7, 1)] == [64, 48, 32, 32]

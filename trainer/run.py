@@ -111,7 +111,7 @@ class Run:
         config, model = self.config, self.model
         h, n = len(model.latent_bias), split.training_rows
         rng = np.random.default_rng((config.seed, 9))
-        chosen = rng.permutation(n)[:h] if n >= h else rng.integers(n, size=h)
+        chosen = rng.choice(n, h, replace=n < h)
         rows = self.prepared(gather(vectors, split.training(chosen)))
         sample = self.prepared(gather(vectors, spread(len(vectors), SAMPLE)))
         self.config = config.resolved(

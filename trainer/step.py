@@ -27,7 +27,7 @@ class Outcome(NamedTuple):
 
     loss: Tensor
     terms: dict[str, Tensor]  # unweighted
-    used: Tensor  # (h,) bool: latents that are active in some row, at the largest k
+    used: Tensor  # (h,) bool: latents that are active in some document, at the largest k
 
 
 def annealed_k(config: TrainConfig, k: int, h: int, progress: float) -> int:
