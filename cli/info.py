@@ -1,4 +1,4 @@
-"""`csr info`: what an encoder, a collection or a file of codes is."""
+"""`csr info`: what an encoder, a linear adapter, a collection or a file of codes is."""
 
 from contextlib import closing
 from pathlib import Path
@@ -11,24 +11,27 @@ from csr_qdrant.cli.output import Output, table
 from csr_qdrant.cli.places import Place, ServerSettings, place_of
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import CsrError
+from csr_qdrant.linear import DESCRIPTION, LinearAdapter
 
 _CODES_ROWS = 1 << 16  # of a file of codes, read at once
 
 Target = Annotated[
     Path | None,
     typer.Argument(
-        metavar="PATH", help="Folder of an encoder or a collection, or a file of codes."
+        metavar="PATH", help="Folder of an encoder, an adapter or a collection, or a file of codes."
     ),
 ]
 
 
 @configured
 def info(server: ServerSettings, path: Target = None, json: AsJson = False) -> None:
-    """Describe an encoder, a collection or a file of codes."""
+    """Describe an encoder, a linear adapter, a collection or a file of codes."""
     out = Output(as_json=json)
     if path is None or server.given or (path / "collection.json").is_file():
         with closing(place_of(path, server)) as place:
             described = _collection(place)
+    elif (path / DESCRIPTION).is_file():
+        described = _adapter(path)
     elif path.is_dir():
         described = _encoder(path)
     elif path.suffix == ".safetensors":
@@ -55,6 +58,27 @@ def _encoder(folder: Path) -> dict[str, Any]:
         "layer_norm": encoder.layer_norm,
         "weight_bytes": sum(array.nbytes for array in arrays),
         "data": known.get("data"),
+        "training": known.get("training"),
+        "steps": known.get("steps"),
+        "seconds": known.get("seconds"),
+        "validation": validations[-1],
+    }
+
+
+def _adapter(folder: Path) -> dict[str, Any]:
+    adapter = LinearAdapter.load(folder)
+    known = adapter.info
+    validations = known.get("validations") or [None]
+    return {
+        "type": "adapter",
+        "path": str(folder),
+        "fingerprint": adapter.fingerprint,
+        "d": adapter.d,
+        "dims": list(adapter.dims),
+        "centred": adapter.mean is not None,
+        "embedder": known.get("embedder"),
+        "data": known.get("data"),
+        "supervision": known.get("supervision"),
         "training": known.get("training"),
         "steps": known.get("steps"),
         "seconds": known.get("seconds"),

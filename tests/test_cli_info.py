@@ -1,4 +1,4 @@
-"""`csr info`: encoders, collections and files of codes."""
+"""`csr info`: encoders, adapters, collections and files of codes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +13,8 @@ from csr_qdrant.collection import Collection
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.stores.edge import EdgeStore
 from csr_qdrant.trainer import TrainConfig, fit
+from csr_qdrant.trainer.linear import fit_linear
+from csr_qdrant.trainer.linear_config import LinearConfig
 
 Csr = Callable[..., Any]
 
@@ -40,6 +42,18 @@ def test_an_encoder_without_a_history_is_described(csr: Csr, tiny_encoder: Encod
     told = csr("info", "enc", "--json").json
     assert (told["training"], told["validation"], told["embedder"]) == (None, None, None)
     assert csr("info", "enc").exit_code == 0
+
+
+def test_an_adapter_is_described_with_its_training(csr: Csr) -> None:
+    config = LinearConfig(dims=(2, 8), steps=5, held_out=20, batch_size=32)
+    adapter = fit_linear(X, config, info={"data": {"rows": 300}})
+    adapter.save("mrl")
+    told = csr("info", "mrl", "--json").json
+    assert (told["type"], told["d"], told["dims"]) == ("adapter", 8, [2, 8])
+    assert (told["fingerprint"], told["data"]) == (adapter.fingerprint, {"rows": 300})
+    assert (told["centred"], told["supervision"], told["steps"]) == (True, None, 5)
+    assert told["validation"] == adapter.info["validations"][-1]
+    assert adapter.fingerprint in csr("info", "mrl").stdout
 
 
 def test_a_collection_in_a_folder_is_measured(csr: Csr, tiny_encoder: Encoder) -> None:

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from csr_qdrant.errors import ConfigError
 from csr_qdrant.trainer import TrainConfig
 from csr_qdrant.trainer.batch import TorchBatch
 from csr_qdrant.trainer.data import Matches
 from csr_qdrant.trainer.dense_ops import DenseOps
 from csr_qdrant.trainer.model import Autoencoder
-from csr_qdrant.trainer.ops import Ops
+from csr_qdrant.trainer.ops import Ops, ops_for
 from csr_qdrant.trainer.sparse_ops import SparseOps
 from csr_qdrant.trainer.step import Outcome, Plan, Step, annealed_k
 
@@ -160,7 +161,7 @@ def test_a_step_goes_by_the_k_of_its_moment(
 
 @both
 def test_the_loss_is_the_weighted_sum_of_the_terms(ops: Ops) -> None:
-    config = config_of(3, balance=0.3, supervised=0.6, reconstructed_pairs=0.2)
+    config = config_of(3, balance=0.3, supervised=0.6, reconstructed_pairs=0.2).resolved()
     batch = TorchBatch(rows_of(6), matches=matches())
     outcome = compute(ops, model_of(), config, batch, torch.tensor([1, 4]))
     assert set(outcome.terms) == {*NO_TERMS, "balance", "reconstructed_pairs"}
@@ -276,3 +277,21 @@ def test_a_step_changes_nothing_that_it_is_given(ops: Ops) -> None:
         assert all(torch.equal(one, other) for one, other in zip(given, before, strict=True))
         for one, other in zip(first, gradients(model), strict=True):
             assert torch.equal(one, other)  # they take the place of the last step's
+
+
+def test_products_in_bf16_are_nearly_those_in_float32() -> None:
+    model, x, config = model_of(40), rows_of(64), config_of(8, distillation=1.0)
+    found = []
+    for ops in (DenseOps(), DenseOps(torch.bfloat16)):
+        outcome = compute(ops, model, config, TorchBatch(x), dead=torch.arange(3))
+        gradient = model.weight.grad
+        assert gradient is not None and gradient.dtype == outcome.loss.dtype == torch.float32
+        found.append((float(outcome.loss), gradient.clone()))
+    (loss, exact), (near, rounded) = found
+    assert near == pytest.approx(loss, rel=0.02) and near != loss
+    assert float((rounded - exact).norm()) < 0.1 * float(exact.norm())
+
+
+def test_bf16_on_a_cpu_is_refused() -> None:
+    with pytest.raises(ConfigError, match="precision bf16 is for GPUs"):
+        ops_for(torch.device("cpu"), "bf16")

@@ -72,6 +72,9 @@ class TrainConfig:
     )
     adapter_lr: float = _dial(1e-3, "Its learning rate.")
     adapter_temperature: float = _dial(0.05, "The temperature of its loss.")
+    precision: Literal["float32", "bf16"] = _dial(
+        "float32", "In what GPUs multiply matrices; sums and parameters stay float32."
+    )
     held_out: int = _dial(1000, "Rows kept from training for validation.")
     validate_every: int = _dial(500, "Steps between validations.")
     checkpoint_seconds: float = _dial(60.0, "Seconds between checkpoints, where one is asked for.")
@@ -87,16 +90,17 @@ class TrainConfig:
             _at_least(name, getattr(self, name), 1)
         for name in _WEIGHTS:
             _at_least(name, getattr(self, name), 0)
-        if self.start not in ("rows", "random"):
-            raise ConfigError(f"start must be rows or random, got {self.start!r}")
+        for name, words in _WORDS.items():
+            if getattr(self, name) not in words:
+                raise ConfigError(
+                    f"{name} must be {' or '.join(words)}, got {getattr(self, name)!r}"
+                )
         if self.minutes is not None and self.epochs is not None:
             raise ConfigError("a run takes minutes or epochs: choose one of them")
         for name in ("lr", "minutes", "epochs", "clip", "adam_eps", *_TEMPERATURES):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be above 0, got {value}")
-        if self.schedule not in ("cosine", "constant"):
-            raise ConfigError(f"schedule must be cosine or constant, got {self.schedule!r}")
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"warmup must be in [0, 1), got {self.warmup}")
         if self.k_anneal is not None and self.k_anneal < max(self.k):
@@ -181,6 +185,11 @@ class TrainConfig:
 
 
 LARGEST_AUTOMATIC, ROWS_A_LATENT = 8192, 3
+_WORDS = {
+    "start": ("rows", "random"),
+    "schedule": ("cosine", "constant"),
+    "precision": ("float32", "bf16"),
+}
 _TEMPERATURES = (
     "contrastive_temperature",
     "distillation_temperature",

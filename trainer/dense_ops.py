@@ -15,7 +15,16 @@ CHUNK_BYTES = 1 << 28  # of dense codes at once
 
 
 class DenseOps:
-    """See `Ops`."""
+    """See `Ops`; `products` is the type in which matrices are multiplied, None: their own."""
+
+    def __init__(self, products: torch.dtype | None = None) -> None:
+        """Multiply in `products`, whose results come back in the matrices' own type."""
+        self._products = products
+
+    def _product(self, left: Tensor, right: Tensor) -> Tensor:
+        if self._products is None:
+            return left @ right
+        return (left.to(self._products) @ right.to(self._products)).to(left.dtype)
 
     def leading(self) -> AbstractContextManager[None]:
         """Return a block that changes nothing."""
@@ -31,7 +40,7 @@ class DenseOps:
         """Return the strongest positive entries of x Wᵀ + offset."""
         actives, kept = [], []
         for rows in _chunks(x, len(weight)):
-            a = torch.addmm(offset, rows, weight.T)
+            a = self._product(rows, weight.T).add_(offset)
             values, latents = a.topk(cuts[0], dim=1)
             actives.append(Active(latents, values.relu_()))
             kept.append(a[:, columns])
@@ -49,7 +58,8 @@ class DenseOps:
 
     def _reconstructed(self, active: Active, weight: Tensor) -> Tensor:
         parts = zip(*(_chunks(each, len(weight)) for each in active), strict=True)
-        return torch.cat([densify(Active(*part), len(weight)) @ weight for part in parts])
+        codes = (densify(Active(*part), len(weight)) for part in parts)
+        return torch.cat([self._product(each, weight) for each in codes])
 
     def value_gradients(
         self, active: Active, k: int, weight: Tensor, first: Tensor, rest: Tensor
@@ -58,9 +68,9 @@ class DenseOps:
         h, found = len(weight), []
         chunks = (_chunks(each, h) for each in (active.latents, first, rest))
         for latents, g_first, g_rest in zip(*chunks, strict=True):
-            parts = [(g_first @ weight.T).gather(1, latents[:, :k])]
+            parts = [self._product(g_first, weight.T).gather(1, latents[:, :k])]
             if k < latents.shape[1]:
-                parts.append((g_rest @ weight.T).gather(1, latents[:, k:]))
+                parts.append(self._product(g_rest, weight.T).gather(1, latents[:, k:]))
             found.append(torch.cat(parts, 1))
         return torch.where(active.values > 0, torch.cat(found), 0.0)
 
@@ -83,10 +93,12 @@ class DenseOps:
         ):
             by_a = densify(Active(latents, gradients), h)
             by_bias += by_a.sum(0)
-            by_weight += by_a.T @ (rows - pre_bias)
-            by_weight += densify(Active(latents[:, :k], values[:, :k]), h).T @ g_first
+            by_weight += self._product(by_a.T, rows - pre_bias)
+            first_codes = densify(Active(latents[:, :k], values[:, :k]), h)
+            by_weight += self._product(first_codes.T, g_first)
             if k < latents.shape[1]:
-                by_weight += densify(Active(latents[:, k:], values[:, k:]), h).T @ g_rest
+                rest_codes = densify(Active(latents[:, k:], values[:, k:]), h)
+                by_weight += self._product(rest_codes.T, g_rest)
         return by_weight, by_bias
 
     def kth_largest(self, a: Tensor, k: int) -> Tensor:
@@ -95,20 +107,23 @@ class DenseOps:
 
     def lists(self, codes: Active, h: int) -> "DenseLists":
         """Return `codes` (B, k) in the form of the similarities' products."""
-        return DenseLists(codes, h)
+        return DenseLists(codes, h, self._product)
 
 
 class DenseLists:
     """See `Lists`; here the codes are kept dense."""
 
-    def __init__(self, codes: Active, h: int) -> None:
-        """Take the codes (B, k) of a batch."""
+    def __init__(
+        self, codes: Active, h: int, product: Callable[[Tensor, Tensor], Tensor] = torch.matmul
+    ) -> None:
+        """Take the codes (B, k) of a batch, and what multiplies them."""
+        self._product = product
         self._latents, self._codes = codes.latents, densify(codes, h)
         self.block_rows = max(1, CHUNK_BYTES // (4 * max(1, len(codes.latents), h)))
 
     def cosines(self, codes: Active) -> Tensor:
         """Return the dot products of some codes with all listed ones, (n, B)."""
-        return densify(codes, self._codes.shape[1]) @ self._codes.T
+        return self._product(densify(codes, self._codes.shape[1]), self._codes.T)
 
     def no_gradient(self) -> Tensor:
         """Return zeros, (B, k)."""
@@ -117,8 +132,8 @@ class DenseLists:
     def add_gradient(self, codes: Active, by_cosines: Tensor, own: Tensor, listed: Tensor) -> None:
         """Add the gradients by the values of `codes` and by the listed values."""
         h = self._codes.shape[1]
-        own += (by_cosines @ self._codes).gather(1, codes.latents)
-        listed += (by_cosines.T @ densify(codes, h)).gather(1, self._latents)
+        own += self._product(by_cosines, self._codes).gather(1, codes.latents)
+        listed += self._product(by_cosines.T, densify(codes, h)).gather(1, self._latents)
 
     def by_values(self, listed: Tensor) -> Tensor:
         """Return the gradient as it is."""

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from csr_qdrant.errors import ConfigError
+
 T = TypeVar("T")
 
 
@@ -119,9 +121,14 @@ def densify(active: Active, h: int) -> Tensor:
     return zeros.scatter_add(1, active.latents, active.values)
 
 
-def ops_for(device: torch.device) -> Ops:
-    """Return the fastest operations for `device`."""
+def ops_for(device: torch.device, precision: str = "float32") -> Ops:
+    """Return the fastest operations for `device`.
+
+    Raises ConfigError for `bf16` on a CPU, where it saves nothing.
+    """
     if device.type == "cpu":
+        if precision != "float32":
+            raise ConfigError(f"precision {precision} is for GPUs: train on a CPU with float32")
         try:
             from csr_qdrant.trainer.sparse_ops import SparseOps
         except ImportError:  # numba comes with the extra `train`, but not on every platform
@@ -130,4 +137,4 @@ def ops_for(device: torch.device) -> Ops:
             return SparseOps(torch.get_num_threads())
     from csr_qdrant.trainer.dense_ops import DenseOps
 
-    return DenseOps()
+    return DenseOps(torch.bfloat16 if precision == "bf16" else None)

@@ -87,7 +87,7 @@ class Run:
             adapter,
             None,
             model,
-            ops_for(device),
+            ops_for(device, config.precision),
             group,
             config.planned_steps(batches.steps_per_epoch),
             optimiser,
