@@ -1,5 +1,7 @@
 """Presets: what they set, what wins over them, and that each trains."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,22 @@ def test_every_preset_trains_by_epochs_or_steps(preset: str) -> None:
     assert encoder.info["steps"] == 2 * rows // (25 if pairs else 50)
     assert encoder.info["training"]["preset"] == preset
     assert encoder.encode(x).lengths.min() > 0
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_no_preset_leaves_latents_dead(preset: str) -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((50, 32))
+    # Far from the origin: a latent that starts at random sees the mean, and half of them stay dead.
+    x = (2 + centres[rng.integers(50, size=3000)] + rng.standard_normal((3000, 32))).astype("f4")
+    given = {"batch_size": 128, "epochs": 12, "held_out": 200, "h": 256, "dead_after": 10}
+    settings: dict[str, Any] = {**given, "k": (16,), "k_anneal": None}
+    config = TrainConfig.from_settings(preset, **settings)
+    pairs = None
+    if preset == "paper-multimodal":
+        pairs = Pairs.of(x + 0.1, np.arange(3000), np.arange(3000))
+    found = fit(x, config, pairs=pairs, device="cpu").info["validations"][-1]
+    assert found["dead"] < 0.01
 
 
 def test_a_constant_schedule_stays_at_its_rate() -> None:
