@@ -98,7 +98,7 @@ def test_latents_start_anew_without_a_past() -> None:
         assert float(state["step"]) == 1
 
 
-@pytest.mark.parametrize(("batch", "h", "share"), [(400, 40, 40), (400, 800, 2), (5, 100, 2)])
+@pytest.mark.parametrize(("batch", "h", "share"), [(400, 40, 40), (400, 800, 8), (5, 100, 5)])
 def test_each_starts_anew_with_an_even_share_of_the_rows(batch: int, h: int, share: int) -> None:
     model, x, k = model_of(6, h), rows_of(batch, 6, 1), 4
     optimiser = torch.optim.AdamW(model.parameters())

@@ -14,6 +14,7 @@ from csr_qdrant.trainer.config import TrainConfig
 from csr_qdrant.trainer.model import Autoencoder
 
 EVEN_SHARE = 64  # activations that a latent used evenly would have had before it is given up
+LEAST_SHARE = 8  # rows of a batch on which a latent that starts anew is active
 TINY = 1e-12
 
 
@@ -53,10 +54,11 @@ def start_anew(
 ) -> None:
     """Let `latents` (m,) point at `rows` (m, d), at the mean length of all, without a past.
 
-    Its bias makes each active on an even share of `batch` (B, d), B k/h rows but two at least:
-    without one the new latents would be active on many, where codes have no use for them yet.
+    Its bias makes each active on an even share of `batch` (B, d), B k/h rows but eight at least:
+    without one the new latents would be active on many, where codes have no use for them yet, and
+    on fewer than eight they soon die again.
     """
-    share = min(len(batch), max(2, round(len(batch) * k / len(model.weight))))
+    share = min(len(batch), max(LEAST_SHARE, round(len(batch) * k / len(model.weight))))
     needed = torch.addmm(model.offset, batch, model.weight.T).topk(k, dim=1).values[:, -1:]
     weight = F.normalize(rows - model.pre_bias, dim=1) * model.weight.norm(dim=1).mean()
     above = (batch - model.pre_bias) @ weight.T - needed.clamp(min=0)
