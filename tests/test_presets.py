@@ -28,6 +28,22 @@ def test_a_length_that_is_given_replaces_the_presets_of_another_kind() -> None:
         TrainConfig(minutes=1, epochs=1)
 
 
+@pytest.mark.parametrize(
+    ("d", "n", "h"),
+    [
+        (256, 31_095, 8192),
+        (256, 20_000, 4096),  # three rows a latent
+        (256, 100, 1024),
+        (16, 10**6, 512),  # 32 d
+        (768, 10**6, 4096),  # a W of four million entries
+        (4096, 10**9, 16_384),
+        (3, 1, 12),
+    ],
+)
+def test_latents_by_dimensions_and_rows(d: int, n: int, h: int) -> None:
+    assert TrainConfig(k=(8,)).hidden_size(d, n) == h
+
+
 def test_an_unknown_preset_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"must be one of retrieval, .*, got 'fast'"):
         TrainConfig.from_settings("fast")

@@ -176,13 +176,13 @@ class TrainConfig:
 
         4 d is the papers' choice. A query touches about N k²/h postings, so small d gets more, as
         far as there are some rows a latent to learn it from: on 31,095 rows of 256 dimensions 8,192
-        latents were better than 4,096, and those than 2,048, in every respect but time. At d = 1,280
-        more than 4 d gained nothing and cost time, so W stays small.
+        latents were better than 4,096, and those than 2,048, in every respect but time. More than
+        4 d gained nothing at d = 1,280 and cost time, so W stays small.
         """
         if self.h is not None:
             return self.check_h(self.h)
-        most = max(1, min(LARGEST_AUTOMATIC, n // ROWS_A_LATENT, LARGEST_WEIGHT // d))
-        wide = 2 ** (most.bit_length() - 1)
+        most = min(LARGEST_AUTOMATIC, 32 * d, LARGEST_WEIGHT // d, n // ROWS_A_LATENT)
+        wide = 2 ** max(0, most.bit_length() - 1)
         return self.check_h(max(4 * d, wide))
 
 
