@@ -202,7 +202,7 @@ def main(
     repeats: Annotated[int, typer.Option(help="Steps of the quick systems a round.")] = 5,
     default_rows: Annotated[int, typer.Option(help="Rows in default settings.")] = 512,
     default_d: Annotated[int, typer.Option(help="Dimensions in default settings.")] = 256,
-    default_h: Annotated[int, typer.Option(help="Latents in default settings.")] = 2048,
+    default_h: Annotated[int, typer.Option(help="Latents in default settings.")] = 8192,
     memory: Annotated[bool, typer.Option(help="Measure memory too (Linux only).")] = True,
     output: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
     run: Annotated[str | None, typer.Option(hidden=True)] = None,
