@@ -69,6 +69,24 @@ def test_each_latent_points_at_its_row_and_all_are_of_the_best_length() -> None:
     assert torch.equal(a.argmax(1), torch.arange(40))  # none is dead
 
 
+def test_few_rows_leave_the_rest_at_random() -> None:
+    model, rows = model_of(6, 12), rows_of(5, 6)
+    before = F.normalize(model.weight.detach(), dim=1)
+    start_at_rows(model, rows, rows, 4)
+    unit, lengths = F.normalize(model.weight, dim=1), model.weight.norm(dim=1)
+    assert torch.allclose(unit[:5], F.normalize(rows - model.pre_bias, dim=1), atol=1e-6)
+    assert torch.allclose(unit[5:], before[5:], atol=1e-6)
+    assert float(lengths.std()) < 1e-6 * float(lengths.mean())
+
+
+def test_rows_that_stand_twice_are_one_latent_each() -> None:
+    x = np.repeat(clustered(50, 8), 20, axis=0)
+    encoder = fit(x, TrainConfig(k=(4,), h=64, steps=1, lr=1e-9, held_out=0), device="cpu")
+    unit = encoder.weight / np.linalg.norm(encoder.weight, axis=1, keepdims=True)
+    cosines = unit @ unit.T - np.eye(64)
+    assert cosines.max() < 1 - 1e-5
+
+
 def test_equal_rows_start_finite() -> None:
     model = model_of(6, 12)
     start_at_rows(model, model.pre_bias.expand(12, 6), model.pre_bias.expand(3, 6), 4)

@@ -20,12 +20,13 @@ TINY = 1e-12
 
 @torch.no_grad()
 def start_at_rows(model: Autoencoder, rows: Tensor, sample: Tensor, k: int) -> None:
-    """Let each latent point at one of `rows` (h, d), as seen from b_pre.
+    """Let each of the first latents point at one of `rows` (m, d), as seen from b_pre.
 
-    All get one length c, for which x̂ = b_pre + c² Σ ⟨u_l, x − b_pre⟩ u_l over the k nearest
-    directions u_l fits `sample` (n, d) best.
+    The rest keep their random directions. All get one length c, for which x̂ = b_pre + c² Σ ⟨u_l,
+    x − b_pre⟩ u_l over the k nearest directions u_l fits `sample` (n, d) best.
     """
-    unit = F.normalize(rows - model.pre_bias, dim=1)
+    rest = model.weight[len(rows) :]
+    unit = F.normalize(torch.cat([rows - model.pre_bias, rest]), dim=1)
     x = sample - model.pre_bias
     strongest = (x @ unit.T).topk(min(k, len(unit)), dim=1)
     z = x.new_zeros(len(x), len(unit)).scatter(1, strongest.indices, strongest.values.relu())

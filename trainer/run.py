@@ -111,8 +111,9 @@ class Run:
         config, model = self.config, self.model
         h, n = len(model.latent_bias), split.training_rows
         rng = np.random.default_rng((config.seed, 9))
-        chosen = rng.choice(n, h, replace=n < h)
-        rows = self.prepared(gather(vectors, split.training(chosen)))
+        chosen = gather(vectors, split.training(rng.choice(n, min(h, n), replace=False)))
+        # Latents that point at one and the same row would fill a code among themselves.
+        rows = self.prepared(chosen[np.sort(np.unique(chosen, axis=0, return_index=True)[1])])
         sample = self.prepared(gather(vectors, spread(len(vectors), SAMPLE)))
         self.config = config.resolved(
             supervision=supervision,
