@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 MakeStore = Callable[..., Store]
 
+# Triton reads this once, when it is first imported: without a GPU its kernels are interpreted.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 @pytest.fixture(params=["edge", "memory", pytest.param("server", marks=pytest.mark.server)])
 def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeStore]:

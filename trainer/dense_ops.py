@@ -1,6 +1,6 @@
 """Operations of a training step by products of dense codes, in torch: on any device.
 
-On a GPU these products are the fastest way; on a CPU `sparse_ops` is several times faster.
+The plain twin of `triton_ops` on a GPU; on a CPU `sparse_ops` is several times faster.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from csr_qdrant.trainer.ops import Active, Encoded, T, densify
+from csr_qdrant.trainer.ops import Active, Encoded, Lists, T, densify
 
 CHUNK_BYTES = 1 << 28  # of dense codes at once
 
@@ -105,7 +105,7 @@ class DenseOps:
         """Return a bound that the k largest of each row reach, (n, 1)."""
         return a.topk(k, dim=1).values[:, -1:]
 
-    def lists(self, codes: Active, h: int) -> "DenseLists":
+    def lists(self, codes: Active, h: int) -> Lists:
         """Return `codes` (B, k) in the form of the similarities' products."""
         return DenseLists(codes, h, self._product)
 

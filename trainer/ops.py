@@ -1,4 +1,4 @@
-"""What a training step asks of a device; two implementations compute the same.
+"""What a training step asks of a device; three implementations compute the same.
 
 Shapes: n rows, d dimensions, h latents, K places a row for active latents, B rows of a batch.
 """
@@ -122,7 +122,7 @@ def densify(active: Active, h: int) -> Tensor:
 
 
 def ops_for(device: torch.device, precision: str = "float32") -> Ops:
-    """Return the fastest operations for `device`.
+    """Return the operations for `device` that need no trial.
 
     Raises ConfigError for `bf16` on a CPU, where it saves nothing.
     """
@@ -137,4 +137,23 @@ def ops_for(device: torch.device, precision: str = "float32") -> Ops:
             return SparseOps(torch.get_num_threads())
     from csr_qdrant.trainer.dense_ops import DenseOps
 
-    return DenseOps(torch.bfloat16 if precision == "bf16" else None)
+    return DenseOps(_products(precision))
+
+
+def rival_ops(device: torch.device, precision: str = "float32") -> Ops | None:
+    """Return operations for `device` that may be faster than those of `ops_for`, if there are any.
+
+    On CUDA these are kernels of our own, where Triton is installed. What they gain depends on the
+    GPU and the sizes, so `trainer.trial` tries them out before a run.
+    """
+    if device.type != "cuda":
+        return None
+    try:
+        from csr_qdrant.trainer.triton_ops import TritonOps
+    except ImportError:  # comes with torch for CUDA, on Linux
+        return None
+    return TritonOps(_products(precision))
+
+
+def _products(precision: str) -> torch.dtype | None:
+    return torch.bfloat16 if precision == "bf16" else None

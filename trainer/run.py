@@ -19,11 +19,12 @@ from csr_qdrant.trainer.data import Array, Batch, Split, gather, spread, typical
 from csr_qdrant.trainer.folding import folded
 from csr_qdrant.trainer.group import Group
 from csr_qdrant.trainer.model import Autoencoder
-from csr_qdrant.trainer.ops import Ops, ops_for
+from csr_qdrant.trainer.ops import Ops, ops_for, rival_ops
 from csr_qdrant.trainer.revival import start_at_rows
 from csr_qdrant.trainer.sampling import Sampler, sampler
 from csr_qdrant.trainer.step import Step
 from csr_qdrant.trainer.supervision import Labels, Pairs
+from csr_qdrant.trainer.trial import faster
 from csr_qdrant.trainer.validation import Validator
 
 SAMPLE = 20_000  # documents that validation searches
@@ -126,7 +127,24 @@ class Run:
             start_at_rows(model, rows, sample[:1024], max(config.k))
         state = self.group.first({n: t.cpu() for n, t in model.state_dict().items()})
         model.load_state_dict(state)
+        self.ops = self._chosen_ops()
         self.compute = Step(model, self.config, self.ops, self.group)
+
+    def _chosen_ops(self) -> Ops:
+        """Return the faster operations of this device, by a step on the first rows."""
+        rival = rival_ops(self.device, self.config.precision)
+        if rival is None:
+            return self.ops
+        x = self.prepared(self.sampler.at(0).x)
+        batch = TorchBatch(x[self.group.share(len(x))])
+        none_dead = torch.empty(0, dtype=torch.int64, device=self.device)
+
+        def gradient(ops: Ops) -> Tensor:
+            Step(self.model, self.config, ops)(batch, none_dead, step=0, progress=0.0)
+            assert self.model.weight.grad is not None
+            return self.model.weight.grad.clone()
+
+        return self.group.first(faster(self.ops, rival, gradient, self.device))
 
     def _validator(self, vectors: Array, split: Split) -> Validator | None:
         if not len(split.held_out):
