@@ -37,7 +37,7 @@ class Job(NamedTuple):
     @property
     def h(self) -> int:
         """The number of latents."""
-        return self.config.hidden_size(self.data.dimension, len(self.data.source))
+        return self.data.hidden_size(self.config)
 
     def planned_steps(self) -> int | None:
         """Return the number of steps, None where minutes are given."""

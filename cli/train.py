@@ -111,7 +111,7 @@ def _show_plan(
     out: Output, data: TrainingData, config: TrainConfig, output: Path, work: Path
 ) -> None:
     rows, d = len(data.source), data.dimension
-    h = config.hidden_size(d, rows)
+    h = data.hidden_size(config)
     work_bytes = data.spilled_bytes + 12 * (h * d + h + d)
     plan = {
         "dry_run": True,
@@ -154,7 +154,7 @@ def _fit(
     from csr_qdrant.trainer import fit
 
     # A k that does not fit is found before texts are embedded.
-    config.hidden_size(data.dimension, len(data.source))
+    data.hidden_size(config)
     checkpoint = work / "checkpoint.safetensors"
     board = run.tensorboard if ranks.leads() else None
     with ranks.joined(run.device) as device, Watch(out, config, board) as watch:

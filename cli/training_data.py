@@ -18,6 +18,7 @@ from csr_qdrant.cli.supervision import (
 if TYPE_CHECKING:
     from csr_qdrant.embedders import Embedder
     from csr_qdrant.sources import Source
+    from csr_qdrant.trainer import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,14 @@ class TrainingData(NamedTuple):
         if self.labels is not None:
             return {"labels": len(self.labels)}
         return pair_summary(self.judged)
+
+    def hidden_size(self, config: "TrainConfig") -> int:
+        """Return the number of latents of an encoder; raises ConfigError for a k above it."""
+        from csr_qdrant.trainer.supervision import Labels
+
+        rows = len(self.source)
+        classes = 0 if self.labels is None else Labels.of(self.labels, rows).classes
+        return config.hidden_size(self.dimension, rows, classes)
 
     @property
     def info(self) -> dict[str, Any]:

@@ -44,6 +44,25 @@ def test_latents_by_dimensions_and_rows(d: int, n: int, h: int) -> None:
     assert TrainConfig(k=(8,)).hidden_size(d, n) == h
 
 
+@pytest.mark.parametrize(
+    ("d", "classes", "h"),
+    [(1280, 10, 1024), (2048, 1000, 8192), (2048, 10**5, 8192), (16, 10, 512), (256, 300, 4096)],
+)
+def test_latents_by_classes(d: int, classes: int, h: int) -> None:
+    assert TrainConfig(k=(8,)).hidden_size(d, 10**6, classes) == h
+
+
+def test_a_large_k_is_kept_beside_labels() -> None:
+    assert TrainConfig(k=(1500,)).hidden_size(1280, 10**6, 10) == 2048
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS.keys() - {"retrieval"}))
+def test_the_papers_take_four_latents_a_dimension(preset: str) -> None:
+    config = TrainConfig.from_settings(preset)
+    assert config.hidden_size(256, 10**6) == config.hidden_size(256, 10**6, 10) == 1024
+    assert TrainConfig.from_settings(preset, h=99).hidden_size(256, 10**6) == 99
+
+
 def test_an_unknown_preset_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"must be one of retrieval, .*, got 'fast'"):
         TrainConfig.from_settings("fast")

@@ -81,7 +81,8 @@ def fit(
         listeners, keeper = None, replace(keeper, path=None)
 
     def advice() -> str:
-        h = config.hidden_size(d=vectors.shape[1], n=len(vectors))
+        classes = 0 if given is None else given.classes
+        h = config.hidden_size(vectors.shape[1], len(vectors), classes)
         return f"h={h} latents and batches of {config.batch_size} rows: lower h or batch_size"
 
     with enough_memory(advice):

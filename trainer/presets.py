@@ -12,6 +12,7 @@ from typing import Any
 _PAPER: Mapping[str, Any] = {
     "contrastive_temperature": 0.2,
     "multi_k": 0.125,
+    "h_per_d": 4,
     "start": "random",
     "centre": False,
     "distillation": 0.0,

@@ -69,7 +69,8 @@ class Run:
         """
         moved = {n: t.to(device) for n, t in saved.tensors.items()} if saved else {}
         kept: Mapping[str, Tensor] = moved
-        d, h = vectors.shape[1], config.hidden_size(vectors.shape[1], len(vectors))
+        d, classes = vectors.shape[1], 0 if labels is None else labels.classes
+        h = config.hidden_size(d, len(vectors), classes)
         split = Split.random(len(vectors), config.held_out, config.seed)
         adapter = kept.get("adapter")
         given = labels if pairs is None else pairs

@@ -16,6 +16,11 @@ class Labels:
 
     of_row: Index
 
+    @property
+    def classes(self) -> int:
+        """Number of different labels."""
+        return int(self.of_row.max()) + 1
+
     @classmethod
     def of(cls, labels: npt.ArrayLike, n: int) -> "Labels":
         """Number any labels (integers, strings) for `n` rows; None, NaN and "" mean no label.
