@@ -1,0 +1,158 @@
+"""Reads any collection of Qdrant Edge: a folder of csr-qdrant's own, or one with a bare shard."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import qdrant_edge as engine
+
+from csr_qdrant.closing import Closing
+from csr_qdrant.errors import CsrError
+from csr_qdrant.ids import PointId
+from csr_qdrant.stores.checks import check_point_id
+from csr_qdrant.stores.edge_folder import plain_errors
+from csr_qdrant.stores.edge_points import known_ids
+from csr_qdrant.stores.layout import DenseVector, Layout
+from csr_qdrant.stores.reading import ReadPoint, read_point
+from csr_qdrant.stores.records import plain_id
+
+
+class EdgeReader(Closing):
+    """One collection in a folder, opened for reading. See `PointReader` for the methods.
+
+    The engine locks its write-ahead log, so the folder must not be open elsewhere; on opening it
+    may put its own journals away and complete its own description, which changes no point.
+    """
+
+    def __init__(self, folder: Path, shard: Any, layout: Layout) -> None:
+        """Wrap an open shard; use `open`."""
+        self._folder = folder
+        self._handle = shard
+        self._layout = layout
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Open the collection in `folder`.
+
+        Raises CsrError if there is none, or if it is open elsewhere.
+        """
+        path = Path(folder)
+        shard = _shard_folder(path)
+        layout = _layout(path, shard)
+        with plain_errors(path):
+            return cls(path, engine.EdgeShard.load(str(shard)), layout)
+
+    @property
+    def location(self) -> str:
+        """The folder."""
+        return str(self._folder)
+
+    def layout(self) -> Layout:
+        """Return the vectors that the collection holds."""
+        return self._layout
+
+    def count(self, vector: str) -> int:
+        """Return the exact number of points that have this vector."""
+        request = engine.CountRequest(exact=True, filter=_having(vector))
+        with plain_errors(self._folder):
+            return int(self._shard.count(request))
+
+    def page(
+        self, vector: str, limit: int, offset: PointId | None, fields: Sequence[str]
+    ) -> tuple[list[ReadPoint], PointId | None]:
+        """Return up to `limit` points by rising id from `offset` on, and the next offset."""
+        records, following = self._scroll(vector, limit, offset, [vector], fields)
+        return [read_point(record, vector) for record in records], following
+
+    def ids(
+        self, vector: str, limit: int, offset: PointId | None
+    ) -> tuple[list[PointId], PointId | None]:
+        """Return the ids of up to `limit` points from `offset` on, and the next offset."""
+        records, following = self._scroll(vector, limit, offset, False, ())
+        return [plain_id(record.id) for record in records], following
+
+    def retrieve(
+        self, vector: str, ids: Sequence[PointId], fields: Sequence[str]
+    ) -> list[ReadPoint]:
+        """Return the points that exist, in any order."""
+        with plain_errors(self._folder):
+            records = self._shard.retrieve(
+                known_ids(ids), with_payload=list(fields) or False, with_vector=[vector]
+            )
+        return [read_point(record, vector) for record in records]
+
+    def close(self) -> None:
+        """Release the folder; nothing was written that would have to be flushed."""
+        if self._handle is None:
+            return
+        shard, self._handle = self._handle, None
+        with plain_errors(self._folder):
+            shard.close()
+
+    @property
+    def _shard(self) -> Any:
+        if self._handle is None:
+            raise CsrError(f"the collection {self._folder} is closed: open it again")
+        return self._handle
+
+    def _scroll(
+        self,
+        vector: str,
+        limit: int,
+        offset: PointId | None,
+        vectors: Any,
+        fields: Sequence[str],
+    ) -> tuple[list[Any], PointId | None]:
+        request = engine.ScrollRequest(
+            offset=None if offset is None else check_point_id(offset),
+            limit=limit,
+            filter=_having(vector),
+            with_payload=list(fields) or False,
+            with_vector=vectors,
+        )
+        with plain_errors(self._folder):
+            records, following = self._shard.scroll(request)
+        return records, None if following is None else plain_id(following)
+
+
+def _having(vector: str) -> Any:
+    return engine.Filter(must=[engine.HasVectorCondition(vector)])
+
+
+def _shard_folder(folder: Path) -> Path:
+    """Return where the engine's files are."""
+    if not folder.is_dir():
+        raise CsrError(f"there is no collection at {folder}: check the path")
+    for place in (folder / "shard", folder):
+        if (place / "edge_config.json").is_file() or (place / "segments").is_dir():
+            return place
+    raise CsrError(f"{folder} is not a collection of Qdrant Edge: it holds no segments")
+
+
+def _layout(folder: Path, shard: Path) -> Layout:
+    """Read the vectors from the engine's own description, which its handle does not tell."""
+    try:
+        if (shard / "edge_config.json").is_file():
+            described = json.loads((shard / "edge_config.json").read_text("utf-8"))
+            dense, sparse = described.get("vectors") or {}, described.get("sparse_vectors") or {}
+        else:  # a server's snapshot that no one has opened yet
+            segment = next((shard / "segments").glob("*/segment.json"))
+            described = json.loads(segment.read_text("utf-8"))["config"]
+            dense, sparse = described["vector_data"], described.get("sparse_vector_data") or {}
+        return _layout_of(dense, sparse)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        raise CsrError(
+            f"cannot tell which vectors {folder} holds ({type(error).__name__}: {error}): "
+            "it is damaged, or not a collection of Qdrant Edge"
+        ) from error
+
+
+def _layout_of(dense: Mapping[str, Any], sparse: Mapping[str, Any]) -> Layout:
+    multi = tuple(name for name, each in dense.items() if each.get("multivector_config"))
+    plain = {
+        name: DenseVector(name, int(each["size"]), str(each["distance"]))
+        for name, each in dense.items()
+        if name not in multi
+    }
+    return Layout(plain, multi, tuple(sparse))

@@ -1,0 +1,64 @@
+"""What it takes to read points of any collection, csr-qdrant's own or not, without changing it."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from csr_qdrant.ids import PointId
+from csr_qdrant.stores.base import Json
+from csr_qdrant.stores.layout import Layout
+from csr_qdrant.stores.records import plain_id
+
+
+class ReadPoint(NamedTuple):
+    """A point as it was read."""
+
+    id: PointId
+    vector: list[float] | None  # None where it was not asked for, or the point has none
+    payload: Json
+
+
+class PointReader(Protocol):
+    """Reads one collection in an engine, and never writes. Errors arrive as CsrError."""
+
+    @property
+    def location(self) -> str:
+        """Where the collection is, for messages; never a key or a password."""
+
+    def layout(self) -> Layout:
+        """Return the vectors that the collection holds."""
+
+    def count(self, vector: str) -> int:
+        """Return the exact number of points that have this vector."""
+
+    def page(
+        self, vector: str, limit: int, offset: PointId | None, fields: Sequence[str]
+    ) -> tuple[list[ReadPoint], PointId | None]:
+        """Return up to `limit` points with this vector by rising id from `offset` on.
+
+        Of the payload only `fields` are read. Beside the points stands the next offset, None at
+        the end.
+        """
+
+    def ids(
+        self, vector: str, limit: int, offset: PointId | None
+    ) -> tuple[list[PointId], PointId | None]:
+        """Return the ids of such a page, and the next offset."""
+
+    def retrieve(
+        self, vector: str, ids: Sequence[PointId], fields: Sequence[str]
+    ) -> list[ReadPoint]:
+        """Return the points that exist, in any order."""
+
+    def close(self) -> None:
+        """Release the engine; the reader cannot be used afterwards."""
+
+
+def read_point(record: Any, vector: str) -> ReadPoint:
+    """Return an engine's record as a point that was read.
+
+    Engines give a lone unnamed vector bare and others by name.
+    """
+    found = record.vector
+    if isinstance(found, dict):
+        found = found.get(vector)
+    return ReadPoint(plain_id(record.id), found, record.payload or {})
