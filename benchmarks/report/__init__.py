@@ -1,0 +1,1 @@
+"""Reports of `csr bench`: read from one JSON, shown as a table, Markdown, a page and plots."""
