@@ -1,0 +1,210 @@
+"""Labelled vectors on disk: a gallery and queries, each row with the number of its class.
+
+Three layouts are read:
+
+NAME.npz            arrays `data` (n, d) and `label` (n,), as the authors of CSR publish embeddings
+                    of ImageNet (W1nd-navigator/CSR-precompute-embeds); or a folder of such files,
+                    parts of one in the order of the numbers in their names (`chunk_0_10000.npz`, …)
+NAME.npy            vectors, with NAME_labels.npy beside it, as `extract_fashion` writes them
+NAME-X.npy          vectors, with NAME-y.npy beside it, as RAIVNLab/MRL writes them
+
+`.npy` files are memory-mapped. A `.npz` cannot be: it is unpacked once into a folder, if one is
+given, and mapped from there.
+"""
+
+import re
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from csr_qdrant.benchmarks.labelled_parts import Parts
+from csr_qdrant.benchmarks.metrics import Rows
+from csr_qdrant.benchmarks.neighbours import Matrix
+from csr_qdrant.errors import CsrError
+from csr_qdrant.sources import Source, as_memmap, open_source
+from csr_qdrant.sources.files import existing_file, reason
+from csr_qdrant.sources.npy import map_npy
+
+DATA, LABEL = "data", "label"
+PARTS = ("gallery", "queries")
+ROWS = 4096  # that are read at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledRows:
+    """Vectors and the number of each one's class. Raises CsrError if they do not fit together."""
+
+    name: str  # what to call them in messages
+    vectors: Matrix  # (n, d), may be a memory map
+    labels: Rows  # (n,)
+
+    def __post_init__(self) -> None:
+        """Check the number of labels."""
+        if self.labels.shape != (len(self.vectors),):
+            raise CsrError(
+                f"{self.name} has {len(self.vectors)} vectors and labels of shape "
+                f"{self.labels.shape}: give one label a vector"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledData:
+    """What is searched, and what is searched for. Raises CsrError if it cannot be measured."""
+
+    gallery: LabelledRows
+    queries: LabelledRows
+
+    def __post_init__(self) -> None:
+        """Check that both have the same dimensions, and the gallery rows of each query's class."""
+        gallery, queries = self.gallery, self.queries
+        if gallery.vectors.shape[1] != queries.vectors.shape[1]:
+            raise CsrError(
+                f"{gallery.name} has {gallery.vectors.shape[1]} dimensions and {queries.name} "
+                f"{queries.vectors.shape[1]}: embed both with one model"
+            )
+        lacking = np.setdiff1d(queries.labels, gallery.labels)
+        if len(lacking):
+            some = ", ".join(map(str, lacking[:5])) + (", …" if len(lacking) > 5 else "")
+            raise CsrError(
+                f"{gallery.name} has no vector of {len(lacking)} of the classes of {queries.name} "
+                f"({some}), which no search could find: number the classes alike, or leave those "
+                f"queries out"
+            )
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the gallery."""
+        return len(np.unique(self.gallery.labels))
+
+
+def load_labelled(folder: Path, *, unpacked: Path | None = None) -> LabelledData:
+    """Return the task in `folder`: `gallery` and `queries`, each in one of the layouts above.
+
+    See `load_pair`, which takes the two by any names.
+    """
+    if not folder.is_dir():
+        raise CsrError(f"{folder} is no folder: give one that holds gallery and queries")
+    return load_pair(*(_part(folder, name) for name in PARTS), unpacked=unpacked)
+
+
+def _part(folder: Path, name: str) -> Path:
+    options = (f"{name}.npy", f"{name}-X.npy", f"{name}.npz", name)
+    for option in options:
+        if (folder / option).exists():
+            return folder / option
+    raise CsrError(f"{folder} holds no {name}: it needs one of {', '.join(options)}")
+
+
+def load_pair(gallery: Path, queries: Path, *, unpacked: Path | None = None) -> LabelledData:
+    """Return gallery and queries, each in one of the layouts above.
+
+    Args:
+        gallery: what is searched; ImageNet's train set.
+        queries: what is searched for; ImageNet's validation set.
+        unpacked: folder for the float32 vectors of what cannot be mapped as it is (`.npz`, other
+            types); made where it is missing, and used again. None: they are held in memory.
+
+    Raises CsrError for files that are missing or damaged, other keys and shapes, labels that are
+    not one whole number a vector, NaN or infinity, and classes that the gallery lacks.
+    """
+    return LabelledData(
+        gallery=load_rows(gallery, unpacked=unpacked), queries=load_rows(queries, unpacked=unpacked)
+    )
+
+
+def load_rows(path: Path, *, unpacked: Path | None = None) -> LabelledRows:
+    """Return the vectors and labels of one file, or of a folder of `.npz` parts."""
+    if path.suffix == ".npy":
+        sources: list[Source] = [open_source(path)]
+        labels = _labels(map_npy(_labels_path(path)), str(_labels_path(path)))
+    else:
+        files = _parts(path) if path.is_dir() else [existing_file(path)]
+        found = [_npz_labels(file) for file in files]  # before gigabytes are unpacked
+        labels = np.concatenate(found)
+        sources = [open_source(file, vector_field=DATA, payload_fields=()) for file in files]
+    rows = sum(map(len, sources))
+    if len(labels) != rows:
+        raise CsrError(
+            f"{path} has {rows} vectors and {len(labels)} labels: give one label a vector"
+        )
+    vectors = _vectors(Parts(str(path), sources), unpacked)
+    return LabelledRows(name=str(path), vectors=vectors, labels=labels)
+
+
+def _labels_path(path: Path) -> Path:
+    if path.name.endswith("-X.npy"):
+        return path.with_name(path.name.removesuffix("-X.npy") + "-y.npy")
+    return path.with_name(f"{path.stem}_labels.npy")
+
+
+def _parts(folder: Path) -> list[Path]:
+    files = sorted(folder.glob("*.npz"), key=lambda file: _natural(file.name))
+    if not files:
+        raise CsrError(f"{folder} holds no .npz file: give the folder of the parts")
+    return files
+
+
+def _natural(name: str) -> list[Any]:
+    """Return a key that sorts `chunk_2` before `chunk_10`."""
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
+    ]
+
+
+def _npz_labels(path: Path) -> Rows:
+    try:
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as arrays:
+            keys = list(arrays.files)
+            labels = arrays[LABEL] if LABEL in keys else None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise CsrError(f"{path} cannot be read as .npz ({reason(error)}): copy it anew") from error
+    if labels is None or DATA not in keys:
+        raise CsrError(
+            f"{path} needs the arrays {DATA!r} and {LABEL!r}, got "
+            f"{', '.join(map(repr, keys)) or 'none'}: write it with "
+            f"np.savez(path, data=vectors, label=labels)"
+        )
+    return _labels(labels, f"{path} array {LABEL!r}")
+
+
+def _labels(array: npt.NDArray[Any], name: str) -> Rows:
+    """Return class numbers, (n,) int64, of an array (n,) or (n, 1) of whole numbers of any type."""
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1 or array.dtype.kind not in "iuf":
+        raise CsrError(
+            f"{name} must be one class number a vector, got {array.dtype} of shape {array.shape}"
+        )
+    if array.dtype.kind == "f":
+        largest = 2 ** (np.finfo(array.dtype).nmant + 1)  # beyond it, not all whole numbers exist
+        if not (np.abs(array) <= largest).all() or (array != np.round(array)).any():
+            raise CsrError(
+                f"{name} must be whole numbers up to {largest}, all that {array.dtype} tells "
+                f"apart: save class numbers as int64"
+            )
+    return np.asarray(array, np.int64)
+
+
+def _vectors(source: Parts, folder: Path | None) -> Matrix:
+    """Return all rows, mapped if possible; raises CsrError for NaN and infinity."""
+    mapped = source.mapped
+    if mapped is not None:
+        for _ in source.blocks(ROWS):  # checked as they pass
+            pass
+        return mapped
+    if folder is not None:
+        path = folder / f"{Path(source.name).stem}-{source.fingerprint[:12]}.npy"
+        return map_npy(path) if path.exists() else as_memmap(source, path)
+    held: Matrix | None = None
+    for block in source.blocks(ROWS):
+        assert block.vectors is not None
+        if held is None:
+            held = np.empty((len(source), block.vectors.shape[1]), np.float32)
+        held[block.start : block.start + len(block)] = block.vectors
+    assert held is not None
+    return held
