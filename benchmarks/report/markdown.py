@@ -8,6 +8,7 @@ from csr_qdrant.atomic import replaced_file
 from csr_qdrant.benchmarks.report.figures import Figure, by_bytes, detail_figures, main_figures
 from csr_qdrant.benchmarks.report.format import Comparison, Report
 from csr_qdrant.benchmarks.report.header import header
+from csr_qdrant.benchmarks.report.names import plain
 from csr_qdrant.benchmarks.report.numbers import NONE
 from csr_qdrant.benchmarks.report.phrases import (
     grouped,
@@ -29,14 +30,12 @@ _COMPARISON = (
     "d_z",
     "verdict",
 )
-_BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 def write_markdown(path: Path, report: Report) -> None:
     """Write the report as Markdown to `path`, whole or not at all."""
     with replaced_file(path) as temporary:
-        # A lone surrogate, which JSON may hold, has no UTF-8: it becomes a question mark.
-        temporary.write_text(markdown(report), "utf-8", errors="replace")
+        temporary.write_text(markdown(report), "utf-8")
 
 
 def markdown(report: Report) -> str:
@@ -49,7 +48,7 @@ def markdown(report: Report) -> str:
         _systems(report, main_figures(report)),
         *_details(report),
         *_comparisons(report),
-        "## Not measured",
+        "## Not measured, or no part of the system",
         "\n".join(f"- {escaped(line)}" for line in unmeasured(report)) or "Nothing is missing.",
     ]
     return "\n\n".join(parts) + "\n"
@@ -57,7 +56,7 @@ def markdown(report: Report) -> str:
 
 def escaped(text: str) -> str:
     """Return any text so that Markdown shows it as it is, on one line."""
-    return _SPECIAL.sub(r"\\\1", _BREAKS.sub(" ", text))
+    return _SPECIAL.sub(r"\\\1", plain(text))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -77,7 +77,7 @@ def _section(report: Report, number: int) -> str:
 {systems_table(report, main_figures(report), "all systems")}
 {_more(systems_table(report, details, "more figures")) if details else ""}
 {_comparisons(report)}
-<h2>Not measured</h2>
+<h2>Not measured, or no part of the system</h2>
 {_list(unmeasured(report)) or "<p>Nothing is missing.</p>"}
 <footer class="note">All data of this page are within it:
 <button type="button" class="download">save report.json</button></footer>

@@ -27,11 +27,10 @@ def sentence(row: Comparison) -> str:
     """Return a comparison as one sentence: who, by how much, with which certainty."""
     measure, found = measure_name(row.measure), verdict(row)
     if found == "no interval":
-        known = "not measured" if row.difference is None else f"{signed(row.difference)} {measure}"
-        return (
-            f"{row.system} against {row.baseline}: a difference of {known} without an interval, "
-            "from which nothing follows."
-        )
+        known = "no difference was measured"
+        if row.difference is not None:
+            known = f"{signed(row.difference)} {measure}, but no interval was measured"
+        return f"{row.system} against {row.baseline}: {known}, so nothing follows."
     assert row.difference is not None  # or there would be no verdict
     evidence = "; ".join([f"95 % interval {interval(row)}", *_significance(row), *_counts(row)])
     if found == "not distinguished":
@@ -136,7 +135,5 @@ def _lost_by_correction(row: Comparison) -> bool:
 
 
 def _listed(names: Sequence[str], total: int) -> str:
-    named = "; ".join(names[:_NAMED])
-    if len(names) <= _NAMED:
-        return f"“{named}”" if len(names) == 1 else f"({named})"
-    return f"{len(names)} of {total} systems ({named}; …)"
+    named = ", ".join(f"“{name}”" for name in names[:_NAMED])
+    return named if len(names) <= _NAMED else f"{len(names)} of {total} systems ({named}, …)"

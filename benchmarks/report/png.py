@@ -8,9 +8,9 @@ from csr_qdrant.atomic import replaced_file
 from csr_qdrant.benchmarks.report.families import Look, looks
 from csr_qdrant.benchmarks.report.figures import Figure
 from csr_qdrant.benchmarks.report.format import Estimate, Report
+from csr_qdrant.benchmarks.report.names import plain
 from csr_qdrant.benchmarks.report.numbers import frontier
 from csr_qdrant.benchmarks.report.page_view import plots
-from csr_qdrant.benchmarks.report.terminal import plain
 from csr_qdrant.benchmarks.sweep_plot import check_plotting
 from csr_qdrant.errors import CsrError
 

@@ -1,10 +1,10 @@
 """A report as a table for the terminal, as wide as it may be."""
 
-import re
 from typing import TYPE_CHECKING
 
 from csr_qdrant.benchmarks.report.figures import Figure, by_bytes, main_figures
 from csr_qdrant.benchmarks.report.format import Report
+from csr_qdrant.benchmarks.report.names import plain
 from csr_qdrant.benchmarks.report.phrases import grouped, sentence, tally
 
 if TYPE_CHECKING:
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 _NAME = 24  # columns that a system's name gets at least; longer ones wrap
+_BETWEEN = 3  # columns between two cells
 _FEW = 8  # comparisons that are told one by one; the other reports list all of them
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
 
 def terminal_table(report: Report, width: int = WIDTH) -> "Table":
@@ -49,7 +49,7 @@ def terminal_sentences(report: Report) -> list[str]:
 
 def fitting(report: Report, width: int = WIDTH) -> list[Figure]:
     """Return the figures of the main table that fit beside the names, in their order."""
-    room, kept = width - _NAME - 2, []
+    room, kept = width - _NAME - _BETWEEN, []
     for figure in main_figures(report):
         room -= _columns(report, figure)
         if room < 0:
@@ -58,18 +58,15 @@ def fitting(report: Report, width: int = WIDTH) -> list[Figure]:
     return kept
 
 
-def plain(text: str) -> str:
-    """Return `text` without what would move the cursor or turn the direction of writing."""
-    return _CONTROL.sub(" ", text).encode("utf-8", "replace").decode("utf-8")
-
-
 def _room(report: Report, width: int) -> int:
-    return max(width - 2 - sum(_columns(report, each) for each in fitting(report, width)), _NAME)
+    return max(
+        width - _BETWEEN - sum(_columns(report, each) for each in fitting(report, width)), _NAME
+    )
 
 
 def _columns(report: Report, figure: Figure) -> int:
     cells = [figure.cell(system) for system in report.systems]
-    return max(map(len, [*_head(figure).split("\n"), *cells])) + 2  # and the padding
+    return max(map(len, [*_head(figure).split("\n"), *cells])) + _BETWEEN
 
 
 def _head(figure: Figure) -> str:
