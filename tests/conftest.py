@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from csr_qdrant.encoder import Encoder
 
 MakeStore = Callable[..., Store]
+
+# torchvision may be built for another torch than the one that is installed: see there.
+runpy.run_path(str(Path(__file__).with_name("torchvision_hook.py")))["install"]()
 
 # Triton reads this once, when it is first imported: without a GPU its kernels are interpreted.
 if not Path("/dev/nvidiactl").exists():

@@ -8,6 +8,7 @@ from csr_qdrant.sources.arrays import open_npy
 from csr_qdrant.sources.base import Source
 from csr_qdrant.sources.beir import open_beir
 from csr_qdrant.sources.files import FileSource, existing_file
+from csr_qdrant.sources.images import holds_images
 from csr_qdrant.sources.npz import open_npz
 from csr_qdrant.sources.options import SourceOptions
 from csr_qdrant.sources.records import open_csv, open_jsonl
@@ -42,6 +43,11 @@ def open_source(
         payload=None if payload is None else Path(payload),
     )
     path = Path(path)
+    if holds_images(path):
+        raise CsrError(
+            f"{path} holds images: make vectors of them with csr embed {path} -o images.npy "
+            "--embedder timm:NAME and give those"
+        )
     if path.is_dir():
         return open_beir(path, options)
     return _opener(existing_file(path))(path, options)
