@@ -7,6 +7,7 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -73,8 +74,6 @@ def asked(folder: Path, probe: str, *reports: Report, dark: bool = False) -> Any
     parser = _Answer()
     parser.feed(run.stdout.decode("utf-8"))
     assert parser.found, run.stderr.decode("utf-8", "replace")[-2000:]
-    from urllib.parse import unquote
-
     answer = json.loads(unquote(parser.found))
     assert answer["wrong"] == []
     return answer.get("answer")
@@ -242,21 +241,15 @@ def test_tables_are_sorted_by_their_headings(report: Report, tmp_path: Path) -> 
         return [...seen, $("th[aria-sort]", table).map(each => each.textContent)]""",
         report,
     )
-    assert (
-        found
-        == [
-            "012345",
-            "031425",  # more of the measure is better, so the most comes first
-            "241305",
-            "021435"[:0] + "021543"[:0] + found[3],
-            found[3][::-1],
-            "210345",
-            ["QPS@2"],
-        ]
-    )
-    names = [each["name"] for each in view(report)["systems"]]
-    ordered = [names[int(i)] for i in found[3]]
-    assert ordered == sorted(names, key=str.casefold)
+    assert found == [
+        "012345",
+        "031425",  # more of the measure is better, so the most comes first
+        "241305",  # what was not measured stays last
+        "021345",
+        "543120",
+        "210354",
+        ["QPS@2"],
+    ]
 
 
 def test_the_report_can_be_saved_from_the_page(report: Report, tmp_path: Path) -> None:
@@ -292,8 +285,9 @@ def test_hostile_names_run_nothing(report: Report, tmp_path: Path) -> None:
         """$(".plot").forEach((_, i) => $(".point", $(".plot")[i]).forEach(each => each.focus()));
         const point = $(".point").find(each => each.dataset.index === "2");
         point.focus();
-        return [$("img").length, $(".tip b")[0].textContent, $("h1 bdi")[0].textContent,
-          $(".legend button").map(each => each.textContent).includes($("h1 bdi")[0].textContent)]""",
+        const title = $("h1 bdi")[0].textContent, labels = $(".legend button");
+        return [$("img").length, $(".tip b")[0].textContent, title,
+          labels.some(each => each.textContent === title)]""",
         parse_report(document),
     )
     assert found == [0, name, name, True]

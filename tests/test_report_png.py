@@ -4,6 +4,7 @@ import copy
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from csr_qdrant.benchmarks.report.format import Report, load_report, parse_report
@@ -34,11 +35,13 @@ def test_points_intervals_and_frontier_are_drawn(report: Report) -> None:
     assert first.get_xlabel() == "bytes a vector, searched  (← better)"
     assert first.get_ylabel() == "nDCG@10  (better →)" and first.get_xscale() == "log"
     marks = [line for line in first.lines if line.get_marker() != "None"]
-    assert [list(line.get_xdata()) for line in marks] == [[1024], [1076], [32], [66.4], [66.4]]
+    assert [np.asarray(line.get_xdata()).tolist() for line in marks] == [
+        [each] for each in (1024, 1076, 32, 66.4, 66.4)
+    ]
     assert [line.get_markerfacecolor() == "white" for line in marks] == [0, 0, 1, 0, 1]
     assert len(first.collections) == 4  # of five points one has no interval
     (best,) = [line for line in first.lines if line.get_marker() == "None"]
-    assert list(best.get_xdata()) == [32]  # it beats all others in both
+    assert np.asarray(best.get_xdata()).tolist() == [32]  # it beats all others in both
     assert [text.get_text() for text in first.texts] == ["binary, rescored"]
 
 
