@@ -1,4 +1,4 @@
-"""`csr embed`: texts to dense vectors, or texts and vectors to codes, on disk."""
+"""`csr embed`: texts and images to dense vectors, or texts and vectors to codes, on disk."""
 
 import json as json_format
 from collections.abc import Iterator
@@ -12,6 +12,8 @@ import typer
 from csr_qdrant.atomic import refuse_existing, replaced_file
 from csr_qdrant.cli.codes_writer import write_codes
 from csr_qdrant.cli.dense import first_dimension, remove_dense, write_dense
+from csr_qdrant.cli.embed_images import ImageRun, ImageSettings, check_options, embed_images
+from csr_qdrant.cli.embedding import named_embedder
 from csr_qdrant.cli.options import AsJson, DryRun, Overwrite, Quiet, configured
 from csr_qdrant.cli.output import Output
 from csr_qdrant.cli.rows import SourceSettings, about, embedder_for
@@ -21,6 +23,7 @@ from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.ids import ID_KEY
 from csr_qdrant.points import directed_codes
 from csr_qdrant.sources.base import BLOCK_ROWS
+from csr_qdrant.sources.images import holds_images
 
 if TYPE_CHECKING:
     from csr_qdrant.embedders import Embedder
@@ -30,7 +33,8 @@ SourcePath = Annotated[
     Path,
     typer.Argument(
         metavar="SOURCE",
-        help="Texts or vectors: .npy, .npz, .parquet, .jsonl[.gz], .csv[.gz] or a BEIR folder.",
+        help="Texts or vectors: .npy, .npz, .parquet, .jsonl[.gz], .csv[.gz] or a BEIR folder; or "
+        "images: a folder, or .tar shards of a webdataset.",
     ),
 ]
 OutputFile = Annotated[
@@ -50,7 +54,9 @@ class EmbedSettings:
 
     embedder: str | None = field(
         default=None,
-        metadata=about("What makes vectors of texts. [default: the encoder's]", "URI"),
+        metadata=about(
+            "What makes vectors of texts or images. [default: the encoder's, for texts]", "URI"
+        ),
     )
     encoder: Path | None = field(
         default=None, metadata=about("Folder of an encoder: write codes instead of vectors.")
@@ -72,26 +78,31 @@ def embed(
     output: OutputFile,
     settings: EmbedSettings,
     rows: SourceSettings,
+    images: ImageSettings,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Turn texts or vectors into dense vectors or codes on disk.
+    """Turn texts, images or vectors into dense vectors or codes on disk.
 
     Ids and payloads are written beside them, to NAME.rows.jsonl, which csr index takes as --ids and
     --payload. Dense vectors of an interrupted run are kept, and the same command goes on from
-    there.
+    there. Labels of images are written to NAME.labels.npy, which csr train takes as --labels;
+    images that do not decode are left out, and listed in NAME.skipped.jsonl.
     """
     out = Output(as_json=json, quiet=quiet)
     encoder = _encoder(output, settings)
+    if holds_images(source):
+        check_options(source, rows, codes=encoder is not None)
+        device, uri = settings.device, settings.embedder
+        embed_images(out, ImageRun(source, output, uri, device, images, overwrite, dry_run))
+        return
     work = output.with_name(output.name + ".partial")
     refuse_existing(output, overwrite)
     refuse_existing(_rows_path(output), overwrite or work.exists())
     read = rows.opened(source)
-    embedder = embedder_for(
-        read, settings.embedder or (encoder.embedder if encoder else None), settings.device
-    )
+    embedder = _embedder(read, encoder, settings)
     if dry_run:
         _show_plan(out, read, output, encoder, embedder)
         return
@@ -134,6 +145,14 @@ def _encoder(output: Path, settings: EmbedSettings) -> Encoder | None:
     encoder = Encoder.load(settings.encoder)
     check_k(settings.k or encoder.k, encoder.h)
     return encoder
+
+
+def _embedder(
+    source: "Source", encoder: Encoder | None, settings: EmbedSettings
+) -> "Embedder | None":
+    if source.kind == "texts" and settings.embedder is not None:
+        return named_embedder(settings.embedder, settings.device)
+    return embedder_for(source, encoder.embedder if encoder else None, settings.device)
 
 
 def _rows_path(output: Path) -> Path:

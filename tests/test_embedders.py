@@ -98,6 +98,42 @@ def test_sentence_transformers_finds_the_home_folder(
     assert (embedder.uri, embedder.dimension) == ("sentence-transformers:~/tiny", 3)
 
 
+def test_sentence_transformers_keeps_the_first_dimensions(tiny_model: Path) -> None:
+    uri = f"sentence-transformers:{tiny_model}?dims=2"
+    embedder = load_embedder(uri, device="cpu")
+    assert (embedder.uri, embedder.dimension) == (uri, 2)
+    # "king ?" has the mean (3, 4, 1) / 2: cut first, then normalised.
+    vectors = embedder.embed_documents(["king ?", "water"])
+    np.testing.assert_allclose(vectors, np.array([[0.6, 0.8], [0, 1]]), atol=1e-6)
+    assert embedder.embed_queries(["king"]).shape == (1, 2)
+
+
+def test_sentence_transformers_prompts_all_texts_alike_if_asked(tiny_model: Path) -> None:
+    embedder = load_embedder(f"sentence-transformers:{tiny_model}?prompt=query&dims=3", "cpu")
+    expected = np.array([[3, 4, 5]]) / np.sqrt(50)
+    for embed in (embedder.embed_documents, embedder.embed_queries):
+        np.testing.assert_allclose(embed(["king"]), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("dims=4", r"dims must be in 1\.\.3, got 4"),
+        ("dims=0", r"dims must be in 1\.\.3, got 0"),
+        ("prompt=nothing", r"no prompt 'nothing' \(it has: query, document\)"),
+        ("dims=two", "has unknown options: write"),
+        ("size=2", "has unknown options"),
+        ("dims=2&size=2", "has unknown options"),
+        ("", "has unknown options"),
+    ],
+)
+def test_options_that_a_model_lacks_are_refused(
+    options: str, sentence: str, tiny_model: Path
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        load_embedder(f"sentence-transformers:{tiny_model}?{options}", "cpu")
+
+
 def test_sentence_transformers_uses_the_device(tiny_model: Path) -> None:
     from csr_qdrant.embedders.sentence_transformer import SentenceTransformerEmbedder
 
@@ -153,7 +189,8 @@ def test_missing_packages_name_the_extra(
 def test_importing_embedders_loads_no_heavy_package() -> None:
     program = (
         "import sys, csr_qdrant.embedders\n"
-        "heavy = {'torch', 'transformers', 'sentence_transformers', 'wordllama', 'qdrant_client'}\n"
+        "heavy = {'torch', 'transformers', 'sentence_transformers', 'wordllama', 'qdrant_client',\n"
+        "         'timm', 'open_clip', 'torchvision', 'PIL'}\n"
         "sys.exit(', '.join(heavy & set(sys.modules)) or None)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

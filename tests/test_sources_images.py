@@ -132,7 +132,7 @@ def test_what_holds_images_is_told_from_other_sources(tmp_path: Path) -> None:
         open_source(tmp_path / "deep")
     with pytest.raises(CsrError, match="empty holds no images"):
         open_images(tmp_path / "empty")
-    with pytest.raises(CsrError, match="corpus.jsonl holds no images"):
+    with pytest.raises(CsrError, match=r"corpus\.jsonl holds no images"):
         open_images(tmp_path / "beir" / "corpus.jsonl")
     with pytest.raises(CsrError, match="nowhere does not exist"):
         open_images(tmp_path / "nowhere")
@@ -183,7 +183,8 @@ def test_rows_start_anywhere_in_a_folder_of_shards(tmp_path: Path) -> None:
 
 
 def test_nested_captions_come_from_json(tmp_path: Path) -> None:
-    members = {"1.png": png(), "1.json": '{"captions": ["x", 3, "", "y"], "a": {"b": [1]}}'}
+    members: dict[str, bytes | str] = {"1.png": png()}
+    members |= {"1.json": '{"captions": ["x", 3, "", "y"], "a": {"b": [1]}}'}
     (row,) = rows(shard(tmp_path / "s.tar", members))
     assert (row.captions, row.payload) == (("x", "y"), {"a": {"b": [1]}})
 
