@@ -28,7 +28,7 @@ def top1(
 ) -> Floats:
     """Return whether the first result has the wanted label: 1-NN classification.
 
-    The papers' measure of ImageNet (arXiv 2205.13147, section 4.2; 2503.01776, table 4). Short
+    The papers' measure of ImageNet (arXiv 2205.13147; 2503.01776, table 4). Short
     codes have few different scores: where several rows share the best one, `"first"` takes the
     one that the search put first, and `"mean"` the share of them with the label, the expectation
     over their order as far as the results reach.

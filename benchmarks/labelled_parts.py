@@ -1,6 +1,7 @@
 """Vectors in several files as one source, whose values are checked on their way."""
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -9,6 +10,12 @@ import numpy as np
 from csr_qdrant.benchmarks.neighbours import Matrix
 from csr_qdrant.errors import CsrError
 from csr_qdrant.sources import Block, Source
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts `chunk_2` before `chunk_10`."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 class Parts:

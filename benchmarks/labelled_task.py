@@ -1,28 +1,30 @@
-"""Labelled vectors on disk: a gallery and queries, each row with the number of its class.
+"""Labelled vectors on disk: a gallery and queries, each row with the class that it belongs to.
 
 Three layouts are read:
 
 NAME.npz            arrays `data` (n, d) and `label` (n,), as the authors of CSR publish embeddings
                     of ImageNet (W1nd-navigator/CSR-precompute-embeds); or a folder of such files,
                     parts of one in the order of the numbers in their names (`chunk_0_10000.npz`, …)
-NAME.npy            vectors, with NAME_labels.npy beside it, as `extract_fashion` writes them
+NAME.npy            vectors, with NAME.labels.npy beside it, as `csr embed` writes them, or
+                    NAME_labels.npy, as `extract_fashion` does
 NAME-X.npy          vectors, with NAME-y.npy beside it, as RAIVNLab/MRL writes them
 
-`.npy` files are memory-mapped. A `.npz` cannot be: it is unpacked once into a folder, if one is
-given, and mapped from there.
+Classes are whole numbers of any type, or names, which are numbered in their order. `.npy` files
+are memory-mapped. A `.npz` cannot be: it is unpacked once into a folder, if one is given, and
+mapped from there.
 """
 
-import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from csr_qdrant.benchmarks.labelled_parts import Parts
+from csr_qdrant.benchmarks.labelled_parts import Parts, natural_key
 from csr_qdrant.benchmarks.metrics import Rows
 from csr_qdrant.benchmarks.neighbours import Matrix
 from csr_qdrant.errors import CsrError
@@ -110,53 +112,74 @@ def load_pair(gallery: Path, queries: Path, *, unpacked: Path | None = None) -> 
             types); made where it is missing, and used again. None: they are held in memory.
 
     Raises CsrError for files that are missing or damaged, other keys and shapes, labels that are
-    not one whole number a vector, NaN or infinity, and classes that the gallery lacks.
+    not one class a vector, NaN or infinity, and classes that the gallery lacks.
     """
-    return LabelledData(
-        gallery=load_rows(gallery, unpacked=unpacked), queries=load_rows(queries, unpacked=unpacked)
-    )
+    both = [_read(path, unpacked) for path in (gallery, queries)]
+    rows = [
+        LabelledRows(name=each.name, vectors=each.vectors, labels=labels)
+        for each, labels in zip(both, _numbered(both), strict=True)
+    ]
+    return LabelledData(gallery=rows[0], queries=rows[1])
 
 
 def load_rows(path: Path, *, unpacked: Path | None = None) -> LabelledRows:
     """Return the vectors and labels of one file, or of a folder of `.npz` parts."""
+    read = _read(path, unpacked)
+    return LabelledRows(name=read.name, vectors=read.vectors, labels=_numbered([read])[0])
+
+
+class _Read(NamedTuple):
+    name: str
+    vectors: Matrix
+    labels: npt.NDArray[Any]  # (n,) int64, or names
+
+
+def _read(path: Path, unpacked: Path | None) -> _Read:
     if path.suffix == ".npy":
         sources: list[Source] = [open_source(path)]
-        labels = _labels(map_npy(_labels_path(path)), str(_labels_path(path)))
+        labels = [_labels(map_npy(_labels_path(path)), str(_labels_path(path)))]
     else:
         files = _parts(path) if path.is_dir() else [existing_file(path)]
-        found = [_npz_labels(file) for file in files]  # before gigabytes are unpacked
-        labels = np.concatenate(found)
+        labels = [_npz_labels(file) for file in files]  # before gigabytes are unpacked
         sources = [open_source(file, vector_field=DATA, payload_fields=()) for file in files]
-    rows = sum(map(len, sources))
-    if len(labels) != rows:
+    for source, given in zip(sources, labels, strict=True):
+        if len(source) != len(given):
+            raise CsrError(
+                f"{source.name} has {len(source)} vectors and {len(given)} labels: give one label "
+                f"a vector"
+            )
+    return _Read(str(path), _vectors(Parts(str(path), sources), unpacked), np.concatenate(labels))
+
+
+def _numbered(read: Sequence[_Read]) -> list[Rows]:
+    """Return the class numbers of each; names are numbered alike in all."""
+    named = [each.labels.dtype.kind == "U" for each in read]
+    if not any(named):
+        return [each.labels for each in read]
+    if not all(named):
         raise CsrError(
-            f"{path} has {rows} vectors and {len(labels)} labels: give one label a vector"
+            f"{' and '.join(each.name for each in read)} name their classes differently, by "
+            f"numbers and by texts: write the labels of both alike"
         )
-    vectors = _vectors(Parts(str(path), sources), unpacked)
-    return LabelledRows(name=str(path), vectors=vectors, labels=labels)
+    names = np.unique(np.concatenate([each.labels for each in read]))
+    return [np.asarray(np.searchsorted(names, each.labels), np.int64) for each in read]
 
 
 def _labels_path(path: Path) -> Path:
     if path.name.endswith("-X.npy"):
         return path.with_name(path.name.removesuffix("-X.npy") + "-y.npy")
-    return path.with_name(f"{path.stem}_labels.npy")
+    written = path.with_suffix(".labels.npy")
+    return written if written.exists() else path.with_name(f"{path.stem}_labels.npy")
 
 
 def _parts(folder: Path) -> list[Path]:
-    files = sorted(folder.glob("*.npz"), key=lambda file: _natural(file.name))
+    files = sorted(folder.glob("*.npz"), key=lambda file: natural_key(file.name))
     if not files:
         raise CsrError(f"{folder} holds no .npz file: give the folder of the parts")
     return files
 
 
-def _natural(name: str) -> list[Any]:
-    """Return a key that sorts `chunk_2` before `chunk_10`."""
-    return [
-        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
-    ]
-
-
-def _npz_labels(path: Path) -> Rows:
+def _npz_labels(path: Path) -> npt.NDArray[Any]:
     try:
         with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as arrays:
             keys = list(arrays.files)
@@ -172,19 +195,27 @@ def _npz_labels(path: Path) -> Rows:
     return _labels(labels, f"{path} array {LABEL!r}")
 
 
-def _labels(array: npt.NDArray[Any], name: str) -> Rows:
-    """Return class numbers, (n,) int64, of an array (n,) or (n, 1) of whole numbers of any type."""
+def _labels(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    """Return classes, (n,) int64 or names, of (n,) or (n, 1) whole numbers of any type, or names.
+
+    Raises CsrError for anything else.
+    """
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.ndim != 1 or array.dtype.kind not in "iuf":
+    if array.ndim != 1 or array.dtype.kind not in "iufU":
         raise CsrError(
-            f"{name} must be one class number a vector, got {array.dtype} of shape {array.shape}"
+            f"{name} must be one class a vector, by number or by name, got {array.dtype} of shape "
+            f"{array.shape}"
         )
+    if array.dtype.kind == "U":
+        if len(blank := np.flatnonzero(array == "")):
+            raise CsrError(f"{name} has no class for row {blank[0]}: label it, or leave it out")
+        return np.asarray(array)
     if array.dtype.kind == "f":
-        largest = 2 ** (np.finfo(array.dtype).nmant + 1)  # beyond it, not all whole numbers exist
-        if not (np.abs(array) <= largest).all() or (array != np.round(array)).any():
+        limit = 2 ** (np.finfo(array.dtype).nmant + 1)  # 1 more than this is not in the type
+        if not (np.abs(array) < limit).all() or (array != np.round(array)).any():
             raise CsrError(
-                f"{name} must be whole numbers up to {largest}, all that {array.dtype} tells "
+                f"{name} must be whole numbers below {limit}, all that {array.dtype} tells "
                 f"apart: save class numbers as int64"
             )
     return np.asarray(array, np.int64)

@@ -84,6 +84,20 @@ def test_the_layout_of_mrl(tmp_path: Path) -> None:
     assert rows.labels.dtype == np.int64
 
 
+def test_classes_by_name_are_numbered_alike(tmp_path: Path) -> None:
+    wnids = np.array([f"n{9000 - 100 * number}" for number in range(10)])[LABELS]
+    for name, part in (("gallery", slice(0, 60)), ("queries", slice(60, 66))):
+        np.save(tmp_path / f"{name}.npy", VECTORS[part])
+        np.save(tmp_path / f"{name}.labels.npy", wnids[part])
+    task = load_labelled(tmp_path)
+    assert len(set(LABELS[60:66])) < 10  # the queries' own numbering would be another
+    assert task.gallery.labels.tolist() == (9 - LABELS[:60]).tolist()
+    assert task.queries.labels.tolist() == (9 - LABELS[60:66]).tolist()
+    np.save(tmp_path / "queries.labels.npy", LABELS[60:66])
+    with pytest.raises(CsrError, match=r"gallery.npy and .*queries.npy name their classes differ"):
+        load_labelled(tmp_path)
+
+
 @pytest.mark.parametrize("names", [("gallery.npy", "queries.npz"), ("gallery", "queries-X.npy")])
 def test_a_folder_holds_both(names: tuple[str, str], tmp_path: Path) -> None:
     for name, part in zip(names, (slice(0, 60), slice(60, 90)), strict=True):
@@ -157,7 +171,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "fractions": (
         lambda f: _npz(f / "x.npz", label=LABELS + 0.5),
-        r"array 'label' must be whole numbers up to 9007199254740992",
+        r"array 'label' must be whole numbers below 9007199254740992",
     ),
     "missing labels": (
         lambda f: _npz(f / "x.npz", label=np.where(LABELS == 3, np.nan, LABELS)),
@@ -165,15 +179,19 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "too many classes for the type": (
         lambda f: _npz(f / "x.npz", label=(LABELS * 500).astype(np.float16)),
-        r"whole numbers up to 2048, all that float16 tells apart: save class numbers as int64",
+        r"whole numbers below 2048, all that float16 tells apart: save class numbers as int64",
     ),
     "one-hot labels": (
         lambda f: _npz(f / "x.npz", label=np.eye(10)[LABELS]),
-        r"must be one class number a vector, got float64 of shape \(90, 10\)",
+        r"must be one class a vector, by number or by name, got float64 of shape \(90, 10\)",
     ),
-    "names": (
-        lambda f: _npz(f / "x.npz", label=LABELS.astype("U9")),
-        "must be one class number a vector, got <U9",
+    "bytes": (
+        lambda f: _npz(f / "x.npz", label=LABELS.astype("S9")),
+        r"by number or by name, got \|S9 of shape \(90,\)",
+    ),
+    "an image without a class": (
+        lambda f: _npz(f / "x.npz", label=np.where(LABELS == int(LABELS[0]), "", "n1")),
+        "array 'label' has no class for row 0: label it, or leave it out",
     ),
     "no matrix": (
         lambda f: _npz(f / "x.npz", VECTORS[:, 0]),
