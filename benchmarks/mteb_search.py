@@ -1,4 +1,4 @@
-"""Any system of the benchmarks as a retriever of mteb: its `SearchProtocol`, version 2.10 or newer.
+"""Any system of the benchmarks as a retriever of mteb: its `SearchProtocol`, version 2.16 or newer.
 
 mteb asks for the whole corpus to be indexed, then for each query's best documents. The corpus is
 embedded block by block into a mapped file and indexed from there, so it need not fit into memory.

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 from csr_qdrant.benchmarks.csr_system import CsrSystem
 from csr_qdrant.benchmarks.mteb_search import Setting
@@ -27,6 +28,39 @@ class Candidate:
     revision: str = DENSE  # fingerprint of its encoder
     sparse: bool = False
     trained_here: bool = False  # whether its encoder was trained on this task's corpus
+
+
+class Planned(Protocol):
+    """What is taken of a system of `csr bench`'s matrix."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+
+    @property
+    def family(self) -> str:
+        """What it is one of: those of codes begin with CSR."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What tells it from others; under `encoder` the fingerprint, where there is one."""
+
+    @property
+    def make(self) -> Callable[[], System]:
+        """Gives it unbuilt."""
+
+
+def planned(plan: Planned, revision: str, *, trained_here: bool) -> Candidate:
+    """Return a system of the matrix; `revision` names what it learned, if not an encoder."""
+    settings = {name: value for name, value in plan.settings.items() if name != "encoder"}
+    return Candidate(
+        name=plan.name,
+        make=plan.make,
+        settings=settings,
+        revision=plan.settings.get("encoder", revision),
+        sparse=plan.family.startswith("CSR"),
+        trained_here=trained_here,
+    )
 
 
 # Given the vectors of a corpus and a folder that outlives the run, names what is run on it.

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from csr_qdrant.benchmarks.compare import Task
 from csr_qdrant.benchmarks.metrics import Floats, ndcg
 from csr_qdrant.benchmarks.mteb_search import Part, import_mteb
-from csr_qdrant.benchmarks.mteb_texts import text_digest
+from csr_qdrant.benchmarks.mteb_texts import Embeddings, text_digest
 from csr_qdrant.errors import ConfigError, CsrError
 
 RERANKING = "Reranking"  # in the types of tasks that name the documents to reorder
@@ -83,6 +84,29 @@ def part_data(task: Any, part: Part) -> PartData:
         raise CsrError(
             f"{task.metadata.name} has no data for {part.subset}/{part.split}: choose another split"
         ) from None
+
+
+def compare_task(task: Any, part: Part, embeddings: Embeddings) -> Task:
+    """Return a part as a task of these benchmarks, embedded; its vectors are mapped from disk.
+
+    Raises CsrError for a task that leaves out some results when it scores, which `Task` does not.
+    """
+    if task.ignore_identical_ids or task.skip_first_result:
+        raise CsrError(
+            f"{task.metadata.name} leaves a query's own document out of its results, which only "
+            "mteb's own scores do: measure it through mteb"
+        )
+    corpus, queries, qrels = part_data(task, part)
+    ids = list(queries["id"])
+    rows = [row for row, query in enumerate(ids) if qrels.get(query)]
+    judged = [ids[row] for row in rows]
+    return Task(
+        doc_ids=[doc for block in _ids(corpus) for doc in block],
+        vectors=embeddings.documents(corpus),
+        query_ids=judged,
+        queries=embeddings.queries(queries)[rows],
+        qrels={query: qrels[query] for query in judged},
+    )
 
 
 def data_digest(task: Any) -> str:

@@ -6,13 +6,14 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
 from csr_qdrant.benchmarks import mteb_search
+from csr_qdrant.benchmarks.compare import compare
 from csr_qdrant.benchmarks.engine import Found
 from csr_qdrant.benchmarks.mteb_run import Scored, run_mteb
 from csr_qdrant.benchmarks.mteb_search import Part, SystemRetriever, model_meta
@@ -21,13 +22,14 @@ from csr_qdrant.benchmarks.mteb_systems import (
     Systems,
     codes,
     dense,
+    planned,
     shortened,
     standard_systems,
 )
-from csr_qdrant.benchmarks.mteb_tasks import load_task, scores_by_query
+from csr_qdrant.benchmarks.mteb_tasks import compare_task, load_task, parts, scores_by_query
 from csr_qdrant.benchmarks.mteb_texts import Embeddings
 from csr_qdrant.benchmarks.neighbours import Matrix
-from csr_qdrant.benchmarks.systems import DenseSystem, truncated
+from csr_qdrant.benchmarks.systems import DenseSystem, System, truncated
 from csr_qdrant.embedders import CallableEmbedder
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError, CsrError, MissingExtraError
@@ -443,6 +445,25 @@ def test_systems_need_names_of_their_own(words: WordEmbedder, tmp_path: Path) ->
             run_mteb(tiny_task(), words.embedder, systems, tmp_path)
 
 
+def test_systems_of_the_matrix_are_scored(words: WordEmbedder, tmp_path: Path) -> None:
+    class Plan(NamedTuple):
+        name: str
+        family: str
+        settings: dict[str, Any]
+        make: Callable[[], System]
+
+    def systems(vectors: Matrix, folder: Path) -> Sequence[Candidate]:
+        short = Plan("MRL 4", "MRL adapter", {"dims": 4}, lambda: truncated(4))
+        coded = Plan("CSR k=4", "CSR", {"k": 4, "encoder": "feed"}, codes(_encoder(), k=4).make)
+        return [planned(plan, "cafe", trained_here=True) for plan in (short, coded)]
+
+    scored = run_mteb(tiny_task(), words.embedder, systems, tmp_path)
+    metas = [json.loads((each.result.parent / "model_meta.json").read_text()) for each in scored]
+    assert [meta["revision"] for meta in metas] == ["cafe", "feed"]
+    assert [meta["model_type"] for meta in metas] == [["dense"], ["sparse"]]
+    assert metas[1]["experiment_kwargs"] == {"system": "CSR k=4", "k": 4}
+
+
 def test_subsets_have_encoders_and_scores_of_their_own(words: WordEmbedder, tmp_path: Path) -> None:
     languages = {"one": ["eng-Latn"], "two": ["deu-Latn"]}
     made: list[Path] = []
@@ -466,6 +487,19 @@ def test_subsets_have_encoders_and_scores_of_their_own(words: WordEmbedder, tmp_
         run_mteb(
             tiny_task(eval_langs=languages), words.embedder, systems, tmp_path, subsets=["three"]
         )
+
+
+def test_a_part_is_a_task_of_these_benchmarks(words: WordEmbedder, tmp_path: Path) -> None:
+    (part,) = parts(task := load_task(tiny_task()))
+    compared = compare_task(task, part, Embeddings(words.embedder, tmp_path / "embeddings"))
+    (exact,) = compare([DenseSystem(name="exact", m=0)], compared, tmp_path / "systems", timed=5)
+    (scored,) = run_mteb(tiny_task(), words.embedder, _exact_only, tmp_path / "out", depth=10)
+    assert isinstance(compared.vectors, np.memmap)
+    assert list(compared.query_ids) == scored.by_query[0].query_ids
+    np.testing.assert_array_equal(exact.ndcg, scored.by_query[0].ndcg)
+    task.ignore_identical_ids = True
+    with pytest.raises(CsrError, match="TinyRetrieval leaves a query's own document out"):
+        compare_task(task, part, Embeddings(words.embedder, tmp_path / "embeddings"))
 
 
 # --- the protocol -----------------------------------------------------------------------------

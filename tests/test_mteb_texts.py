@@ -83,6 +83,8 @@ def test_queries_read_as_in_mteb(rows: Rows) -> None:
     loaders = pytest.importorskip("mteb._create_dataloaders")
     from mteb.types import PromptType
 
+    if not hasattr(loaders, "_retrieval_texts"):
+        pytest.skip("this version of mteb joins texts elsewhere")
     expected = loaders._retrieval_texts(datasets.Dataset.from_list(rows), PromptType.query)
     assert [query_text(row) for row in rows] == list(expected)
 
