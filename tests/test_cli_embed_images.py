@@ -88,6 +88,9 @@ def test_a_folder_becomes_vectors_with_labels_beside_them(photos: Csr) -> None:
     vectors = np.load("x.npy")
     assert vectors.dtype == F32
     np.testing.assert_allclose(vectors, [mean(number) for number in range(10)], rtol=1e-6)
+    document = (Path(__file__).parents[1] / "docs" / "cli.md").read_text("utf-8")
+    section = document.split("\n## `csr embed`\n")[1].split("\n## ")[0]
+    assert all(f"`{key}`" in section for key in told)
     assert np.load("x.labels.npy").tolist() == ["cat"] * 4 + ["dog"] * 6
     assert names() == ["colours.py", "photos", "x.labels.npy", "x.npy", "x.rows.jsonl"]
     block = next(open_source("x.npy", ids="x.rows.jsonl", payload="x.rows.jsonl").blocks(99))
