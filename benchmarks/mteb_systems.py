@@ -168,24 +168,24 @@ def standard_systems(
     encoder: Path | None,
     config: TrainConfig | None = None,
     *,
-    k: Sequence[int] = (8, 16, 32),
+    k: Sequence[int] | None = None,
     candidates: int = 100,
 ) -> Systems:
     """Return the usual comparison: dense exact and HNSW, a half and an eighth of the dimensions,
     binary, and codes, the latter three also rescored.
 
     Codes are those of the encoder in the folder `encoder`, or else of one trained on each corpus
-    as `config` says.
+    as `config` says; without `k`, of as many latents as `config` trains.
     """
-    if not k or candidates < 1:
+    config = config or TrainConfig(k=(8, 16, 32) if k is None else tuple(k))
+    sizes = config.k if k is None else k
+    if not sizes or candidates < 1:
         raise ConfigError(f"codes need some k, and candidates above 0, got {k} and {candidates}")
 
     def systems(vectors: Matrix, folder: Path) -> list[Candidate]:
         d = vectors.shape[1]
         coder = (
-            saved_encoder(encoder, vectors)
-            if encoder
-            else trained_encoder(config or TrainConfig(k=tuple(k)), vectors, folder)
+            saved_encoder(encoder, vectors) if encoder else trained_encoder(config, vectors, folder)
         )
         return [
             dense("dense float32, exact"),
@@ -197,7 +197,7 @@ def standard_systems(
             ),
             *(
                 codes(coder, k=each, candidates=c, trained_here=encoder is None)
-                for each in k
+                for each in sizes
                 for c in (0, candidates)
             ),
         ]

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -291,7 +292,7 @@ def test_a_query_without_results_counts_as_0(words: WordEmbedder, tmp_path: Path
 
 def test_runs_are_reproducible(words: WordEmbedder, tmp_path: Path) -> None:
     config = TrainConfig(k=(4,), h=64, steps=20, batch_size=64, seed=3)
-    standard = standard_systems(None, config, k=(4,), candidates=20)
+    standard = standard_systems(None, config, candidates=20)
 
     def systems(vectors: Matrix, folder: Path) -> Sequence[Candidate]:
         return [each for each in standard(vectors, folder) if each.name in SOME]
@@ -389,7 +390,7 @@ def test_an_encoder_is_trained_on_the_corpus_once_and_said_to_be(
 ) -> None:
     config = TrainConfig(k=(4,), h=64, steps=20, batch_size=64, seed=3)
     folders: list[Path] = []
-    standard = standard_systems(None, config, k=(4,), candidates=20)
+    standard = standard_systems(None, config, candidates=20)
 
     def systems(vectors: Matrix, folder: Path) -> Sequence[Candidate]:
         folders.append(folder)
@@ -684,3 +685,42 @@ def test_without_mteb_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "mteb", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'csr-qdrant\[mteb\]'"):
         run_mteb("NFCorpus", words.embedder, _exact_only, tmp_path)
+
+
+# --- the documentation ------------------------------------------------------------------------
+
+
+def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    hub_folder(tmp_path / "nfcorpus")
+    text = (Path(__file__).parents[1] / "docs" / "mteb.md").read_text("utf-8")
+    readme = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert readme is not None
+    (tmp_path / "nfcorpus" / "README.md").write_text(readme[1])
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(128, 64)).astype(np.float32)
+    latents, inputs = np.zeros(128, np.float32), np.zeros(64, np.float32)
+    encoder = Encoder(weight=weight, latent_bias=latents, pre_bias=inputs, k=32)
+    encoder.save(tmp_path / "encoder")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    for said, meant in {
+        "sentence-transformers:BAAI/bge-small-en-v1.5": "wordllama:64",  # comes with its package
+        "k=(8, 16, 32), minutes=5": "k=(8,), h=128, steps=10, batch_size=64",
+        'scored = run_mteb("NFCorpus", embedder, systems, Path("mteb-nfcorpus"), tell=print)': (
+            "scored = []"  # that one asks the hub
+        ),
+        "candidates=100": "candidates=20",
+        "depth=10": "depth=10, local=Path('nfcorpus')",
+    }.items():
+        assert said in code
+        code = code.replace(said, meant)
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/mteb.md", "exec"), names)
+    assert [each.system for each in names["scored"]] == [
+        "dense float32, exact",
+        "int8, rescored",
+        "truncated to 16, rescored 20",
+        "CSR k=32, queries 16, rescored 20",
+    ]
+    assert names["difference"].low <= names["difference"].mean <= names["difference"].high
