@@ -27,8 +27,8 @@ _WATCH = """<script>window.wrong = [];
 addEventListener("error", event => wrong.push(event.message));
 addEventListener("securitypolicyviolation", event => wrong.push(event.violatedDirective));
 </script><main>"""
-# Answers once the plots are drawn; $, points and press are there for the probes.
-_PROBE = """<script>setTimeout(async () => {
+# Answers once the page is loaded; $, points and press are there for the probes.
+_PROBE = """<script>addEventListener("load", async () => {
 const $ = (selector, root) => [...(root || document).querySelectorAll(selector)];
 const points = i => $(".point", $(".plot")[i]).map(each => Number(each.dataset.index));
 const press = label => $(".legend button").find(each => each.textContent === label).click();
@@ -38,7 +38,7 @@ const made = document.createElement("pre");
 made.id = "answer";
 made.textContent = encodeURIComponent(JSON.stringify({answer, wrong}));
 document.body.append(made);
-}, 200)</script></body>"""
+})</script></body>"""
 
 
 class _Answer(HTMLParser):
@@ -303,3 +303,19 @@ def test_reports_on_one_page_do_not_meet(report: Report, tmp_path: Path) -> None
         report,
     )
     assert found == [0, 5 + 5 + 3]
+
+
+def test_plots_follow_the_width_of_the_window(report: Report, tmp_path: Path) -> None:
+    found = asked(
+        tmp_path,
+        """const svg = $(".plot svg")[0];
+        const width = () => Number(svg.getAttribute("viewBox").split(" ")[2]);
+        const before = width();
+        $("main")[0].style.width = "700px";
+        dispatchEvent(new Event("resize"));
+        const edge = svg.getBoundingClientRect().right;
+        return [before - width(), width() - svg.clientWidth,
+          $(".point", svg).every(each => each.getBoundingClientRect().right <= edge)]""",
+        report,
+    )
+    assert found == [1240 - 700, 0, True]

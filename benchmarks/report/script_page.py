@@ -15,7 +15,10 @@ class Plot {
     figure.querySelector(".axes").append(this.y, " against ", this.x,
       node("label", {}, this.log, "log"));
     this.svg.addEventListener("keydown", event => this.key(event));
-    new ResizeObserver(() => this.draw()).observe(this.svg);
+    this.draw();
+    addEventListener("resize", () => {
+      if (this.svg.clientWidth !== this.width) this.draw();
+    });
   }
 
   chooser(label, key) {
@@ -44,6 +47,7 @@ class Plot {
   draw() {
     const width = this.svg.clientWidth, height = this.svg.clientHeight;
     const box = {left: 50, right: width - 10, top: 22, bottom: height - 42};
+    this.width = width;
     const points = this.shown(), focused = this.svg.contains(document.activeElement);
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.svg.replaceChildren();
