@@ -276,6 +276,19 @@ def test_a_full_device_is_one_sentence() -> None:
         TorchModel("mine", torch.device("cpu")).vectors(forward, torch.zeros(3, 2))
 
 
+def test_half_precision_gives_the_same_directions(
+    vit: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for uri in (f"timm:test_vit@{vit}", f"open_clip:tiny-clip/{clip}"):
+        embedder: Any = load_image_embedder(uri, "cpu")
+        exact = embedder.embed_images(pictures())
+        monkeypatch.setattr(embedder._runner, "_half", True)
+        half = embedder.embed_images(pictures())
+        assert half.dtype == np.float32
+        assert not np.array_equal(half, exact)
+        np.testing.assert_allclose((exact * half).sum(1), 1, atol=1e-4)
+
+
 @pytest.mark.gpu
 def test_on_cuda_vectors_are_those_of_the_cpu_but_for_rounding(vit: Path, clip: Path) -> None:
     if not torch.cuda.is_available():

@@ -1,6 +1,5 @@
 """What embedders over a torch model share: its device, its batches, its precision."""
 
-import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -62,8 +61,9 @@ class TorchModel:
     def _run(self, forward: Callable[[Any], Any], batch: Any, *, half: bool) -> Any:
         import torch
 
-        context: Any = torch.autocast("cuda", torch.float16) if half else contextlib.nullcontext()
-        with context:
+        if not half:
+            return forward(batch).float()
+        with torch.autocast(self.device.type, torch.float16):
             return forward(batch).float()
 
 
