@@ -70,7 +70,29 @@ class CsrSystem(EdgeSystem):
         kept = {FULL: kept_parameters(vectors.shape[1])} if self.candidates else None
         sparse = {SEARCHED: edge.EdgeSparseVectorParams(datatype=_DATATYPES[self.datatype])}
         self._shard = Shard(folder, kept, sparse)
+        np.save(_lists_file(folder), self._lists)
         return self._shard.build(self._rows, named_vectors)._replace(encode_s=encode_s)
+
+    def open(self, folder: Path, n: int) -> None:
+        """Open what an earlier `build` of `n` rows left in `folder`."""
+        super().open(folder, n)
+        self._lists, self._rows = np.load(_lists_file(folder)), n
+
+    def sharing(self, other: EdgeSystem) -> None:
+        """Search what `other` built, with settings of one's own; close one of the two only."""
+        super().sharing(other)
+        assert isinstance(other, CsrSystem)
+        self._lists, self._rows = other.lists, other.rows
+
+    @property
+    def lists(self) -> npt.NDArray[np.int64]:
+        """Lengths of the posting lists, (h,)."""
+        return self._lists
+
+    @property
+    def rows(self) -> int:
+        """Number of vectors that it was built from."""
+        return self._rows
 
     def requests(self, queries: Matrix, limit: int) -> list[Any | None]:
         """Return one engine request a query; None for a query without latents."""
@@ -102,3 +124,7 @@ class CsrSystem(EdgeSystem):
             return request(query, limit)
         prefetch = edge.Prefetch(limit=self.candidates, query=query)
         return rescored(prefetch, edge.Query.Nearest(full, using=FULL), limit)
+
+
+def _lists_file(folder: Path) -> Path:
+    return folder.parent / f"{folder.name}.lists.npy"

@@ -79,6 +79,24 @@ class Shard:
         self.folder = folder
         self._shard = qdrant_edge.EdgeShard.create(str(folder), config)
 
+    @classmethod
+    def open(cls, folder: Path, n: int) -> "Shard":
+        """Open the shard that an earlier `build` left in `folder`, of `n` rows.
+
+        Raises CsrError if there is none, or another number of rows in it.
+        """
+        shard = cls.__new__(cls)
+        shard.folder, shard._n = folder, n
+        try:
+            shard._shard = qdrant_edge.EdgeShard.load(str(folder))
+            found = shard._shard.info().points_count
+        except Exception as error:  # the engine has one kind for all of them
+            raise CsrError(f"{folder} holds no index that can be opened: {error}") from error
+        if found != n:
+            shard.close()
+            raise CsrError(f"{folder} holds {found} rows, not {n}: remove it and run again")
+        return shard
+
     def build(
         self, n: int, named_vectors: Callable[[int, int], list[dict[str, Any]]]
     ) -> BuildReport:

@@ -48,6 +48,9 @@ class System(Protocol):
     def footprint(self) -> Footprint:
         """Return the measured bytes a vector."""
 
+    def open(self, folder: Path, n: int) -> None:
+        """Open what an earlier `build` of `n` rows left in `folder`."""
+
     def close(self) -> None:
         """Release the engine; the folder stays."""
 
@@ -81,6 +84,14 @@ class EdgeSystem(ABC):
     def search(self, queries: Matrix, limit: int) -> Found:
         """Return the `limit` best rows of each query (m, d)."""
         return self._shard.search(self.requests(queries, limit), limit)
+
+    def open(self, folder: Path, n: int) -> None:
+        """Open what an earlier `build` of `n` rows left in `folder`."""
+        self._shard = Shard.open(folder, n)
+
+    def sharing(self, other: "EdgeSystem") -> None:
+        """Search what `other` built, with settings of one's own; close one of the two only."""
+        self._shard = other._shard
 
     def close(self) -> None:
         """Release the engine; the folder stays."""

@@ -15,14 +15,13 @@ and raise `CsrError` for anything that the user can mend (`errors.py`):
         output.result({"encoder": str(folder)}, f"wrote {folder}")
 """
 
-from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
-from typer.main import get_command
 
 from csr_qdrant import __version__
+from csr_qdrant.cli import lazy
 from csr_qdrant.cli.errors import reported
 
 COMMANDS = {
@@ -31,32 +30,24 @@ COMMANDS = {
     "embed": "Turn texts or vectors into dense vectors or codes on disk.",
     "index": "Write codes into a Qdrant collection, embedded or on a server.",
     "query": "Search a collection by text or by vectors.",
+    "bench": "Measure every way to shrink vectors, on your data.",
     "info": "Describe an encoder, a collection or a file of codes.",
 }
-_SETTINGS: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
+PACKAGE = "csr_qdrant.cli"
 
 
-class LazyGroup(TyperGroup):
-    """A group that imports a command's module only to run it: `csr --help` stays fast."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Put the real command in the place of its entry in the list, then resolve as usual."""
-        if args and args[0] in COMMANDS:
-            self.commands[args[0]] = load(args[0])
-        return super().resolve_command(ctx, args)
+class Reporting(TyperGroup):
+    """A group whose commands' errors become sentences and exit codes."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; its errors become sentences and exit codes."""
+        """Run the command."""
         with reported():
             return super().invoke(ctx)
 
 
 def load(name: str) -> Any:
-    """Import the command `name` and return it as a click command."""
-    module = import_module(f"csr_qdrant.cli.{name}")
-    single = typer.Typer(add_completion=False, **_SETTINGS)
-    single.command(name, help=None)(getattr(module, name))
-    return get_command(single)
+    """Import the command `name` and return it as a click command or group."""
+    return lazy.load(PACKAGE, name)
 
 
 def _show_version(wanted: bool) -> None:
@@ -65,7 +56,7 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-app = typer.Typer(name="csr", cls=LazyGroup, no_args_is_help=True, **_SETTINGS)
+app = lazy.lazy_group(PACKAGE, COMMANDS, Reporting, name="csr")
 
 
 @app.callback()
@@ -76,14 +67,6 @@ def csr(
     ] = False,
 ) -> None:
     """CSR codes for Qdrant: train an encoder on dense vectors, index its codes, search them."""
-
-
-def _entry() -> None:
-    """Stand in the list of commands until the real one is loaded."""
-
-
-for _name, _help in COMMANDS.items():
-    app.command(_name, help=_help)(_entry)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -62,19 +62,28 @@ class Setting(NamedTuple):
 
 def configured(command: Callable[..., None]) -> Callable[..., None]:
     """Replace each dataclass in a command's signature by one option per field, and `--config`."""
+    return configured_as(command.__name__)(command)
+
+
+def configured_as(section: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return `configured` for commands that share the variables and the table of `section`."""
+    return partial(_configured, section)
+
+
+def _configured(section: str, command: Callable[..., None]) -> Callable[..., None]:
     parameters = inspect.signature(command, eval_str=True).parameters
     configs: dict[str, Any] = {
         n: p.annotation for n, p in parameters.items() if is_dataclass(p.annotation)
     }
     own = [p for n, p in parameters.items() if n not in configs]
-    settings = {n: _settings(command.__name__, cls) for n, cls in configs.items()}
+    settings = {n: _settings(section, cls) for n, cls in configs.items()}
     every = [setting for group in settings.values() for setting in group]
     _check_names([p.name for p in own] + [s.name for s in every])
 
     @wraps(command)
     def run(*, config_file: Path | None = None, **values: Any) -> None:
-        file = read_settings(config_file, command.__name__, [s.name for s in every])
-        _refuse_unknown_variables(command.__name__, every)
+        file = read_settings(config_file, section, [s.name for s in every])
+        _refuse_unknown_variables(section, every)
         flags = {s.name: values.pop(s.name, None) for s in every}
         # A class may make itself of what was given, so that one setting chooses others' defaults.
         made = {
@@ -85,7 +94,7 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
 
     options = [_option(s) for s in every if s.field.metadata.get("flag", True)]
     keyword = [p.replace(kind=p.KEYWORD_ONLY) for p in own]
-    signature = [*keyword, *options, _config_option(command.__name__)]
+    signature = [*keyword, *options, _config_option(section)]
     run.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in signature}
     return run

@@ -4,15 +4,17 @@ import re
 import sys
 from pathlib import Path
 
-from csr_qdrant.cli.main import COMMANDS, load
+from csr_qdrant.cli import lazy
+from csr_qdrant.cli.main import COMMANDS, PACKAGE, load
 
 WIDTH = 100
-_BLOCK = re.compile(r"(<!-- help: csr (\w+) -->\n)(.*?)(<!-- end of help -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- help: csr ([\w -]+) -->\n)(.*?)(<!-- end of help -->)", re.DOTALL)
 
 
 def help_text(name: str) -> str:
     """Return what `csr NAME --help` prints on a terminal of 100 columns."""
-    command = load(name)
+    group, _, inner = name.partition(" ")
+    command = lazy.load(f"{PACKAGE}.{group}", inner) if inner else load(group)
     context = command.context_class(
         command, info_name=f"csr {name}", terminal_width=WIDTH, max_content_width=WIDTH
     )
@@ -27,7 +29,7 @@ def with_help_texts(document: str) -> str:
 
     def renewed(found: re.Match[str]) -> str:
         name = found[2]
-        if name not in COMMANDS:
+        if name.partition(" ")[0] not in COMMANDS:
             raise KeyError(name)
         return f"{found[1]}```text\n{help_text(name)}\n```\n{found[4]}"
 

@@ -224,6 +224,13 @@ def test_minutes_end_about_on_time() -> None:
     assert progress == sorted(progress) and progress[0] < 0.2 and progress[-1] > 0.6
 
 
+def test_an_adapter_leaves_half_of_the_minutes() -> None:
+    x = np.random.default_rng(0).standard_normal((300, 16)).astype(np.float32)
+    pairs = Pairs.of(x[:50], np.arange(50), np.arange(50))
+    encoder = fit(x, small(minutes=0.05, adapter_steps=10**6), pairs=pairs, device="cpu")
+    assert encoder.info["steps"] > 0 and encoder.info["seconds"] < 3 * 0.05 * 60
+
+
 def test_preparing_counts_and_may_take_all_the_minutes() -> None:
     x, _ = clustered(300)
     pairs = Pairs.of(x[:50], np.arange(50), np.arange(50))

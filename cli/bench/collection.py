@@ -1,0 +1,67 @@
+"""`csr bench collection`: a collection that is there already, by its own vectors."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from csr_qdrant.benchmarks.matrix.config import WORK, BenchConfig
+from csr_qdrant.cli.bench.running import BenchFolder, run
+from csr_qdrant.cli.options import AsJson, Quiet, configured_as
+from csr_qdrant.cli.output import Output
+from csr_qdrant.cli.places import FolderPlace, ServerPlace, ServerSettings, place_of
+
+if TYPE_CHECKING:
+    from csr_qdrant.sources.collection_points import CollectionVectors
+
+
+@configured_as("bench")
+def collection(
+    config: BenchConfig,
+    server: ServerSettings,
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="FOLDER", help="Folder of a collection; left out with --url."),
+    ] = None,
+    vector: Annotated[
+        str | None, typer.Option(help="Name of the dense vector.  [default: the only one]")
+    ] = None,
+    sampled: Annotated[int, typer.Option(help="Points that are held out as queries.")] = 1000,
+    by_cosine: Annotated[
+        bool, typer.Option("--by-cosine", help="Measure by cosine what compares otherwise.")
+    ] = False,
+    output: BenchFolder = Path("bench-collection"),
+    json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure recall@10 on a collection's own dense vectors; nothing is written to it.
+
+    Points drawn at random are held out as queries, the rest is indexed anew on this machine.
+    Right is what exact search over the same dense vectors finds.
+    """
+    from csr_qdrant.benchmarks.collection_task import collection_task
+    from csr_qdrant.benchmarks.matrix.task import own_vectors
+
+    out = Output(as_json=json, quiet=quiet)
+    with _vectors(folder, server, vector) as points:
+        read = collection_task(
+            points,
+            output / WORK / "collection",
+            queries=sampled,
+            seed=config.seed,
+            by_cosine=by_cosine,
+            tell=out.note,
+        )
+        run(out, own_vectors(read), config, output)
+
+
+def _vectors(
+    folder: Path | None, server: ServerSettings, vector: str | None
+) -> "CollectionVectors":
+    from csr_qdrant.sources.collection_points import CollectionVectors
+
+    place = place_of(folder, server)
+    if isinstance(place, FolderPlace):
+        return CollectionVectors.open(place.folder, vector)
+    assert isinstance(place, ServerPlace)
+    return CollectionVectors.open_on(place.client, place.collection, vector, owns_client=True)

@@ -1,0 +1,67 @@
+"""What the benchmarks' commands share: running one, and showing its report."""
+
+import hashlib
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from csr_qdrant.benchmarks.matrix.config import WORK, BenchConfig
+from csr_qdrant.cli.output import Output
+from csr_qdrant.errors import CsrError
+
+if TYPE_CHECKING:
+    from csr_qdrant.benchmarks.matrix.task import BenchTask
+
+BenchFolder = Annotated[
+    Path,
+    typer.Option("--output", "-o", help="Folder of indexes, figures and reports; taken up again."),
+]
+EmbedderUri = Annotated[
+    str, typer.Option("--embedder", metavar="URI", help="What makes vectors of texts.")
+]
+
+
+def work_folder(output: Path, embedder: str) -> Path:
+    """Return where a benchmark keeps the vectors that an embedder makes."""
+    return output / WORK / hashlib.sha256(embedder.encode()).hexdigest()[:8]
+
+
+def run(out: Output, task: "BenchTask", config: BenchConfig, folder: Path) -> None:
+    """Measure `task`, write all reports into `folder`, and show the table."""
+    from csr_qdrant.benchmarks.matrix.run import run_benchmark
+
+    @contextmanager
+    def watch(name: str) -> Iterator[Any]:
+        from csr_qdrant.cli.watch import Watch
+        from csr_qdrant.trainer import TrainConfig
+
+        out.note(name)
+        with Watch(out, TrainConfig(minutes=config.minutes)) as watching:
+            yield watching.listeners
+
+    command = "csr " + shlex.join(sys.argv[1:])
+    show(out, folder, run_benchmark(task, config, folder, out.note, watch, command))
+
+
+def show(out: Output, folder: Path, document: dict[str, Any]) -> None:
+    """Write the reports of a finished run into `folder` and show them."""
+    from csr_qdrant.benchmarks.report.format import parse_report
+    from csr_qdrant.benchmarks.report.markdown import write_markdown
+    from csr_qdrant.benchmarks.report.page import write_page
+    from csr_qdrant.benchmarks.report.png import write_png
+    from csr_qdrant.benchmarks.report.terminal import terminal_sentences, terminal_table
+
+    report = parse_report(document)
+    write_markdown(folder / "report.md", report)
+    write_page(folder / "report.html", report)
+    try:
+        write_png(folder / "report.png", report)
+    except CsrError as error:  # nothing to plot, or no matplotlib: the page has all of it
+        out.note(f"no report.png: {error}")
+    out.result(document, terminal_table(report), *terminal_sentences(report))
+    out.note(f"report: {folder / 'report.html'}, report.md, report.json")
