@@ -1,6 +1,5 @@
 """A small task of mteb over real shards, scored by mteb itself and by trec_eval."""
 
-import importlib
 import json
 import re
 import shutil
@@ -11,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import torch
 
 from csr_qdrant.benchmarks import mteb_search
 from csr_qdrant.benchmarks.compare import compare
@@ -36,29 +34,6 @@ from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError, CsrError, MissingExtraError
 from csr_qdrant.trainer import TrainConfig
 
-OPERATORS = (
-    *("nms", "qnms", "roi_align", "qroi_align", "ps_roi_align", "roi_pool", "ps_roi_pool"),
-    *("_roi_align_backward", "_ps_roi_align_backward", "_roi_pool_backward"),
-    *("_ps_roi_pool_backward", "deform_conv2d", "_deform_conv2d_backward"),
-)
-
-
-def _make_torchvision_importable() -> Any:
-    """Declare what a torchvision built for another torch lacks; mteb imports it along the way."""
-    try:
-        importlib.import_module("torchvision")
-    except ImportError:
-        return None
-    except RuntimeError:
-        registry: Any = torch.library
-        library = registry.Library("torchvision", "FRAGMENT")
-        for name in OPERATORS:
-            library.define(f"{name}(Tensor rows) -> Tensor")
-        return library  # lives as long as it is held
-    return None
-
-
-LIBRARY = _make_torchvision_importable()
 mteb = pytest.importorskip("mteb")
 datasets = pytest.importorskip("datasets")
 
