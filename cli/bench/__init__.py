@@ -7,7 +7,10 @@ COMMANDS = {
     "nave": "Topics and verses that come with the package.",
     "beir": "A folder in BEIR's layout: texts, queries, judgements.",
     "labels": "Vectors with labels: nearest-neighbour classification.",
+    "image-text": "Images and captions: COCO, Flickr30k, and their like.",
+    "mteb": "Retrieval tasks of MTEB, by name.",
     "collection": "A collection that you have, by its own dense vectors.",
+    "report": "Tables of finished runs, and one page of several.",
 }
 HELP = """Measure every way to shrink vectors, on your data.
 

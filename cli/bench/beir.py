@@ -26,9 +26,9 @@ def beir(
 ) -> None:
     """Measure on a BEIR folder: corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv, gzip or not."""
     from csr_qdrant.cli.bench.texts import TextsTask
-    from csr_qdrant.embedders import load_embedder
+    from csr_qdrant.cli.embedding import named_embedder
 
     out = Output(as_json=json, quiet=quiet)
-    model = load_embedder(embedder, config.device)
+    model = named_embedder(embedder, config.device)
     texts = TextsTask(out, source, model, work_folder(output, model.uri))
     run(out, texts.task(source.resolve().name, split, train), config, output)

@@ -44,6 +44,7 @@ def collection(
 
     out = Output(as_json=json, quiet=quiet)
     with _vectors(folder, server, vector) as points:
+        (output / WORK).mkdir(parents=True, exist_ok=True)
         read = collection_task(
             points,
             output / WORK / "collection",

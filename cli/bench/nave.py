@@ -22,9 +22,9 @@ def nave(
     """
     from csr_qdrant.benchmarks.nave import Nave
     from csr_qdrant.cli.bench.texts import TextsTask
-    from csr_qdrant.embedders import load_embedder
+    from csr_qdrant.cli.embedding import named_embedder
 
     out = Output(as_json=json, quiet=quiet)
-    model = load_embedder(embedder, config.device)
+    model = named_embedder(embedder, config.device)
     texts = TextsTask(out, Nave().folder, model, work_folder(output, model.uri))
     run(out, texts.task("nave", "test", "train"), config, output)

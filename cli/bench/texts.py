@@ -41,12 +41,12 @@ class TextsTask:
             doc_ids=ids,
             vectors=vectors,
             query_ids=judged.query_ids,
-            queries=self._queries(judged, split),
+            queries=self._queries(judged, split, vectors.shape[1]),
             qrels={query: judged.qrels[query] for query in judged.query_ids},
         )
         pairs = None
         if train != split and train in beir_splits(self._folder):
-            pairs = self._pairs(read_beir(self._folder, train), train, ids)
+            pairs = self._pairs(read_beir(self._folder, train), train, ids, vectors.shape[1])
         return retrieval(name, compared, embedder=self._embedder.uri, pairs=pairs)
 
     def _ids(self) -> list[str]:
@@ -83,9 +83,9 @@ class TextsTask:
                 on_rows=progress.update,
             )
 
-    def _queries(self, judged: BeirSplit, split: str) -> Any:
+    def _queries(self, judged: BeirSplit, split: str, d: int) -> Any:
         path = self._work / f"queries-{split}.npy"
-        vectors = _saved(path, len(judged.texts), self._embedder)
+        vectors = _saved(path, (len(judged.texts), d))
         if vectors is None:
             from csr_qdrant.atomic import replaced_file
 
@@ -95,13 +95,13 @@ class TextsTask:
                 np.save(file, vectors)
         return vectors
 
-    def _pairs(self, judged: BeirSplit, train: str, ids: Sequence[str]) -> Any:
+    def _pairs(self, judged: BeirSplit, train: str, ids: Sequence[str], d: int) -> Any:
         from csr_qdrant.trainer import Pairs
 
         rows = _judged_rows(judged, {document: row for row, document in enumerate(ids)})
         if not len(rows):
             return None
-        return Pairs.of(self._queries(judged, train), rows[:, 0], rows[:, 1], rows[:, 2])
+        return Pairs.of(self._queries(judged, train, d), rows[:, 0], rows[:, 1], rows[:, 2])
 
 
 def _judged_rows(judged: BeirSplit, row_of: Mapping[str, int]) -> Any:
@@ -115,10 +115,10 @@ def _judged_rows(judged: BeirSplit, row_of: Mapping[str, int]) -> Any:
     return np.array(found, np.int64).reshape(-1, 3)
 
 
-def _saved(path: Path, rows: int, embedder: "Embedder") -> Any:
+def _saved(path: Path, shape: tuple[int, int]) -> Any:
     """Return what an earlier run embedded, or None."""
     try:
         vectors = np.load(path)
     except (OSError, ValueError):
         return None
-    return vectors if vectors.shape == (rows, embedder.dimension) else None
+    return vectors if vectors.shape == shape else None
