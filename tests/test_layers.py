@@ -18,8 +18,12 @@ ROOMS = {
 }
 INSTALLED = {f"csr_qdrant.{room}" for room in ("trainer", "benchmarks", "cli")}
 HEAVY = {
+    "PIL",
+    "faiss",
     "matplotlib",
+    "mteb",
     "numba",
+    "open_clip",
     "pyarrow",
     "qdrant_client",
     "qdrant_edge",
