@@ -20,7 +20,7 @@ PYTEST = HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(TEST_ARGS)
 NEEDS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-base lint bench dist clean
+.PHONY: help demo test test-all test-base lint bench bench-nave dist clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,12 @@ lint: $(VENV)/.installed-dev ## Check style, format and types
 
 bench: $(VENV)/.installed-dev ## Measure speed, memory and quality; which ones in BENCH
 	set -e; for name in $(BENCH); do $(BIN)/python -m csr_qdrant.benchmarks.$$name; done
+	$(MAKE) bench-nave
+	$(BIN)/python -m csr_qdrant.benchmarks.render
+
+bench-nave: $(VENV)/.installed-dev ## Compare all systems on the shipped data set
+	$(BIN)/csr bench nave -o build/bench-nave
+	cp build/bench-nave/report.json benchmarks/results/bench-nave.json
 
 dist: $(VENV)/.installed-dev ## Build the source archive and the wheel into dist/ and check them
 	rm -rf build dist

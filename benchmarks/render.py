@@ -17,6 +17,8 @@ from csr_qdrant.benchmarks import dims
 from csr_qdrant.benchmarks.demo import COLUMNS, cells
 from csr_qdrant.benchmarks.quality import wanted
 from csr_qdrant.benchmarks.record import RESULTS
+from csr_qdrant.benchmarks.report.format import parse_report
+from csr_qdrant.benchmarks.report.markdown import summary
 
 DOCUMENTS = (Path("README.md"), Path("docs/benchmarks.md"))
 _BLOCK = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
@@ -43,6 +45,8 @@ def rendered(text: str, results: Path = RESULTS) -> str:
 
 
 def _section(record: Record) -> str:
+    if "format" in record:  # of `csr bench`
+        return summary(parse_report(record)) + "\n"
     name = record["benchmark"].partition("-")[0]  # what follows tells data sets apart
     body = _RENDERERS[name](record["results"])
     where, versions = record["machine"], record["versions"]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +81,14 @@ def test_the_commands_run(vectors: Path) -> None:
         assert result.exit_code == 0, result.output
     found = [json.loads(line) for line in result.stdout.splitlines()]
     assert [query["hits"][0]["id"] for query in found] == [0, 1, 2, 3, 4]
+
+
+def test_a_benchmarks_report_becomes_a_table(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "tests" / "data" / "bench_report.json", tmp_path / "bench-nave.json")
+    block = "<!-- results: bench-nave -->\n<!-- end of results -->"
+    new = rendered(block, tmp_path)
+    report = json.loads((tmp_path / "bench-nave.json").read_text("utf-8"))
+    rows = [line for line in new.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + len(report["systems"])
+    assert report["commit"] in new
+    assert rendered(new, tmp_path) == new

@@ -54,6 +54,12 @@ def markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def summary(report: Report) -> str:
+    """Return the table of all systems, and one line on where its figures come from."""
+    facts = "; ".join(f"{name}: {escaped(fact)}" for name, fact in header(report).items())
+    return f"{_systems(report, main_figures(report))}\n\n{facts}."
+
+
 def escaped(text: str) -> str:
     """Return any text so that Markdown shows it as it is, on one line."""
     return _SPECIAL.sub(r"\\\1", plain(text))
