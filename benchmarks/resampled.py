@@ -7,7 +7,7 @@ rows: y = x_r + s/√10 Σ_j g_j (x_j − x_r) with g_j normal, brought to the n
 kind stays in the directions in which the data vary around x_r; noise of equal size in every
 direction moves queries away from all copies of a row alike, and their neighbours become ties.
 
-The scale s is 1: how it was chosen, and what the distances look like, is in docs/scale.md; `structure`
+The scale s is 1; docs/scale.md says how it was chosen and what the distances look like, `structure`
 measures it. Copies of one row still lie closer to each other than new texts would, so a corpus
 made like this serves for latency, bytes and recall of dense neighbours, never for task quality.
 
