@@ -82,7 +82,7 @@ class Resampler:
         for j in range(NEIGHBOURS):
             moved += weights[:, j, None] * self.real[self.neighbours[drawn, j]]
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        return unit_rows(moved) * norms
+        return np.asarray(unit_rows(moved) * norms, np.float32)
 
 
 def write_resampled(path: Path, resampler: Resampler, n: int, *, block: int = BLOCK) -> Matrix:
@@ -129,9 +129,8 @@ def structure(queries: Matrix, vectors: Matrix, *, itself: bool = False) -> Stru
     distances = np.sqrt(np.maximum(2 - 2 * cosines[:, :20].astype(np.float64), 1e-9))
     ratios = np.log(distances[:, :19] / distances[:, 19:])
     dimension = -1 / np.minimum(ratios.mean(axis=1), -1e-9)
-    return Structure(
-        *(float(np.median(cosines[:, i])) for i in (0, 9, 99)), float(np.median(dimension))
-    )
+    first, tenth, hundredth = np.median(cosines[:, [0, 9, 99]], axis=0).tolist()
+    return Structure(first, tenth, hundredth, float(np.median(dimension)))
 
 
 def compared_structures(
@@ -193,7 +192,7 @@ def _nearest_others(rows: Matrix) -> npt.NDArray[np.int64]:
     others = found != np.arange(len(rows))[:, None]
     # A row with many duplicates may not be among its own nearest: then the last one goes.
     others[others.all(axis=1), -1] = False
-    return found[others].reshape(len(rows), NEIGHBOURS)
+    return np.asarray(found[others].reshape(len(rows), NEIGHBOURS), np.int64)
 
 
 def _listed(found: dict[str, dict[str, Structure]]) -> Iterator[str]:
