@@ -43,14 +43,14 @@ def plain_encoder(vectors: Array, config: TrainConfig, minutes: float) -> Encode
     start = Autoencoder(d, 4 * d, torch.Generator().manual_seed(config.seed))
     model = PlainAutoencoder(start.weight, start.latent_bias, start.pre_bias)
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
-    order = Order(len(vectors), config.batch_size, (config.seed, 2))
+    order = Order(len(vectors), config.rows_a_step(pairs=False), (config.seed, 2))
     idle = torch.zeros(4 * d, dtype=torch.int64)
     started, step = time.perf_counter(), 0
     while (progress := (time.perf_counter() - started) / (60 * minutes)) < 1:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(config, config.peak_lr(d), progress)
         x = torch.from_numpy(gather(vectors, order.at(step))) / scale
-        dead = (idle >= config.dead_after).nonzero().squeeze(1)
+        dead = (idle >= config.idle_limit(pairs=False)).nonzero().squeeze(1)
         loss = plain_loss(model, x, config, config.k[0], dead=dead)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

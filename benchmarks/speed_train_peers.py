@@ -100,11 +100,11 @@ def ours(case: Case) -> TrainingStep:
     )
     step, numbers = Step(model, case.config, ops), itertools.count()
     begun = torch.zeros(h, dtype=torch.int64)
-    begun[case.dead] = case.config.dead_after
+    begun[case.dead] = case.config.idle_limit(pairs=False)
 
     def gradients() -> Tensor:
         since_active = begun.clone()  # every step sees the same latents dead
-        dead = (since_active >= case.config.dead_after).nonzero().squeeze(1)
+        dead = (since_active >= case.config.idle_limit(pairs=False)).nonzero().squeeze(1)
         outcome = step(TorchBatch(case.x), dead, step=next(numbers), progress=0.0)
         since_active += 1
         since_active[outcome.used] = 0
@@ -180,7 +180,7 @@ def _coder(case: Case) -> Any:
         raise MissingExtraError("sentence-transformers 6.2 or newer", "text") from error
     (h, d), config = case.weight.shape, case.config
     coder: Any = SparseAutoEncoder(
-        d, h, max(config.k), min(config.k_aux, h), False, config.dead_after
+        d, h, max(config.k), min(config.k_aux, h), False, config.idle_limit(pairs=False)
     )
     with torch.no_grad():
         coder.encoder.weight.copy_(case.weight)
@@ -205,6 +205,7 @@ def _csr_loss(case: Case) -> Any:
         similarity_fct=cos_sim,
         directions=("query_to_doc", "query_to_query"),
     )
+    assert config.contrastive is not None
     return CSRLoss(nobody, ranking, beta=config.aux / d, gamma=config.contrastive / d)
 
 

@@ -47,7 +47,7 @@ class Job(NamedTuple):
             return None
         rows = len(self.data.source)
         trained = Split.random(rows, self.config.held_out, self.config.seed).training_rows
-        batch = self.config.batch_size
+        batch = self.config.rows_a_step(pairs=self.data.judged is not None)
         if self.data.labels is not None or self.data.judged is not None:
             batch //= 2  # the other half is what supervision brings
         if self.data.judged is not None:

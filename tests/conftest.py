@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 MakeStore = Callable[..., Store]
 
-# torchvision may be built for another torch than the one that is installed: see there.
+# torchvision may be built for another torch than the one that is installed: see there. Programs
+# that tests start find the same hook in `site`.
 runpy.run_path(str(Path(__file__).with_name("torchvision_hook.py")))["install"]()
+_PATHS = [str(Path(__file__).with_name("site")), os.environ.get("PYTHONPATH")]
+os.environ["PYTHONPATH"] = os.pathsep.join(path for path in _PATHS if path)
 
 # Triton reads this once, when it is first imported: without a GPU its kernels are interpreted.
 if not Path("/dev/nvidiactl").exists():

@@ -234,8 +234,8 @@ def test_an_adapter_leaves_half_of_the_minutes() -> None:
 def test_preparing_counts_and_may_take_all_the_minutes() -> None:
     x, _ = clustered(300)
     pairs = Pairs.of(x[:50], np.arange(50), np.arange(50))
-    with pytest.raises(CsrError, match=r"preparing took all of the 0\.0001 minutes"):
-        fit(x, small(minutes=0.0001, adapter_steps=50), pairs=pairs, device="cpu")
+    with pytest.raises(CsrError, match="preparing took all of the 1e-09 minutes"):
+        fit(x, small(minutes=1e-9, adapter_steps=50), pairs=pairs, device="cpu")
 
 
 # --- shapes and kinds of data -------------------------------------------------------------
@@ -331,7 +331,7 @@ print(peak[0] - before)
         pytest.skip("needs /proc")
     path = tmp_path / "x.npy"
     block = np.random.default_rng(0).standard_normal((5000, 256)).astype(np.float16)
-    mapped = np.lib.format.open_memmap(path, "w+", np.float16, (300_000, 256))
+    mapped = np.lib.format.open_memmap(path, "w+", np.float16, (1_000_000, 256))
     for start in range(0, len(mapped), len(block)):
         mapped[start : start + len(block)] = block
     del mapped
@@ -339,7 +339,7 @@ print(peak[0] - before)
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
     )
     growth_mb = float(run.stdout)
-    assert growth_mb < 100  # the file holds 146 MB, its values as float32 take 293
+    assert growth_mb < 300  # the file holds 488 MB, its values as float32 take 977
 
 
 # --- refusing and failing -----------------------------------------------------------------

@@ -19,6 +19,7 @@ from csr_qdrant.trainer.linear_sampling import MatchSampler
 from csr_qdrant.trainer.sampling import Sampler, sampler
 from csr_qdrant.trainer.supervision import Labels, Pairs
 
+ROWS = 512  # a step
 LARGEST_SHARE = 0.5  # of the minutes of a run
 
 
@@ -56,11 +57,13 @@ def learn_adapter(
 
 
 def _batches(vectors: Array, supervision: Labels | Pairs, config: TrainConfig) -> Sampler:
+    # Larger batches take longer and make it no better: docs/LOG.md.
+    rows = min(ROWS, config.rows_a_step(pairs=False))
     if isinstance(supervision, Pairs):
         every = np.arange(len(supervision.query_rows))
-        return MatchSampler.of(vectors, supervision, every, config.batch_size, config.seed)
+        return MatchSampler.of(vectors, supervision, every, rows, config.seed)
     split = Split.random(len(vectors), config.held_out, config.seed)
-    return sampler(vectors, split, supervision, None, config.batch_size, config.seed)
+    return sampler(vectors, split, supervision, None, rows, config.seed)
 
 
 def adapt(matrix: Tensor, vectors: Array) -> Any:

@@ -29,7 +29,7 @@ class TrainConfig:
     steps: int = _dial(2000, "Optimiser steps.")
     minutes: float | None = _dial(None, "Train for so many minutes instead of a number of steps.")
     epochs: float | None = _dial(None, "Passes over the rows instead of a number of steps.")
-    batch_size: int = _dial(512, "Rows a step.")
+    batch_size: int | None = _dial(None, "Rows a step; default: 512, 4,096 with pairs.")
     lr: float | None = _dial(None, "Peak learning rate of Adam; default: 1 / d, or 0.064 / √d.")
     warmup: float = _dial(0.05, "Share of the run in which the learning rate rises to its peak.")
     start: Literal["rows", "random"] = _dial(
@@ -45,8 +45,12 @@ class TrainConfig:
     multi_k: float = _dial(0.125, "Weight of the reconstruction from 4k latents.")
     aux: float = _dial(1 / 32, "Weight of the auxiliary term that revives dead latents.")
     k_aux: int = _dial(512, "Dead latents that the auxiliary term may use for a row.")
-    dead_after: int = _dial(32, "Steps without activity after which a latent counts as dead.")
-    contrastive: float = _dial(4.0, "Weight of the contrastive term.")
+    dead_after: int | None = _dial(
+        None, "Steps without activity after which a latent counts as dead; default: 16,384 rows."
+    )
+    contrastive: float | None = _dial(
+        None, "Weight of the contrastive term; default: 4, 8 with pairs."
+    )
     contrastive_temperature: float = _dial(0.2, "Its temperature.")
     balance: float = _dial(0.0, "Weight of the mean cosine of codes: fewer postings a query.")
     distillation: float | None = _dial(
@@ -60,7 +64,7 @@ class TrainConfig:
     )
     k_anneal: int | None = _dial(None, "Start with so many latents and fall to k (CSRv2).")
     supervised: float | None = _dial(
-        None, "Weight of the term on labels or pairs, if given; default: 10 for labels, else 0.3."
+        None, "Weight of the term on labels or pairs, if given; default: 3 for labels, else 0.3."
     )
     supervised_temperature: float | None = _dial(
         None, "Its temperature; default: 0.1 for labels, else 0.05."
@@ -145,12 +149,27 @@ class TrainConfig:
         temperature = _or(self.distillation_temperature, 0.05 if closer else 0.1)
         return replace(
             self,
+            batch_size=self.rows_a_step(pairs=supervision == "pairs"),
+            dead_after=self.idle_limit(pairs=supervision == "pairs"),
+            contrastive=_or(self.contrastive, 8.0 if supervision == "pairs" else 4.0),
             distillation=_or(self.distillation, 0.0 if labelled else 3.0),
             distillation_temperature=temperature,
             dense_temperature=_or(self.dense_temperature, temperature * min(1.0, spread / SPREAD)),
-            supervised=_or(self.supervised, 10.0 if labelled else 0.3),
+            supervised=_or(self.supervised, 3.0 if labelled else 0.3),
             supervised_temperature=_or(self.supervised_temperature, 0.1 if labelled else 0.05),
         )
+
+    def rows_a_step(self, *, pairs: bool) -> int:
+        """Return the rows of a batch.
+
+        Rows alone learn more from more steps. Pairs want large batches: half of one are rows that
+        pairs name, and a query learns from every document in it.
+        """
+        return self.batch_size or (4096 if pairs else 512)
+
+    def idle_limit(self, *, pairs: bool) -> int:
+        """Return after how many steps without activity a latent counts as dead."""
+        return self.dead_after or max(LEAST_IDLE, round(IDLE_ROWS / self.rows_a_step(pairs=pairs)))
 
     def check_h(self, h: int) -> int:
         """Return `h`; raise ConfigError if it is smaller than the largest k."""
@@ -197,6 +216,7 @@ class TrainConfig:
 LARGEST_AUTOMATIC, ROWS_A_LATENT = 8192, 3
 LARGEST_WEIGHT = 1 << 22  # entries of W, unless 4 d latents need more
 LEAST_WITH_LABELS, LATENTS_A_CLASS = 1024, 8
+IDLE_ROWS, LEAST_IDLE = 16_384, 8  # idle rows, and steps, before a latent counts as dead
 _WORDS = {
     "start": ("rows", "random"),
     "schedule": ("cosine", "constant"),

@@ -83,7 +83,8 @@ def fit(
     def advice() -> str:
         classes = 0 if given is None else given.classes
         h = config.hidden_size(vectors.shape[1], len(vectors), classes)
-        return f"h={h} latents and batches of {config.batch_size} rows: lower h or batch_size"
+        rows = config.rows_a_step(pairs=pairs is not None)
+        return f"h={h} latents and batches of {rows} rows: lower h or batch_size"
 
     with enough_memory(advice):
         saved = group.first(keeper.read(torch.device("cpu")))
@@ -150,7 +151,7 @@ def _one_step(run: Run, batch: TorchBatch) -> StepReport | None:
     config, lr = run.config, learning_rate(run.config, run.lr, run.progress)
     for group in run.optimiser.param_groups:
         group["lr"] = lr
-    dead = (run.since_active >= config.dead_after).nonzero().squeeze(1)
+    dead = (run.since_active >= run.dead_after).nonzero().squeeze(1)
     outcome = run.compute(batch, dead, step=run.step, progress=run.progress)
     torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip)
     reported = run.step % REPORT_EVERY == 0
@@ -166,7 +167,7 @@ def _one_step(run: Run, batch: TorchBatch) -> StepReport | None:
 
 def _revive(run: Run, batch: TorchBatch) -> None:
     """Now and then let latents that are long dead start anew, each at a row of this batch."""
-    if not run.config.revive or run.step % run.config.dead_after:
+    if not run.config.revive or run.step % run.dead_after:
         return
     lost = run.since_active >= idle_steps(run.config, len(run.since_active))
     latents = lost.nonzero().squeeze(1)[: len(batch.x)]

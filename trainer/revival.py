@@ -41,7 +41,7 @@ def idle_steps(config: TrainConfig, h: int) -> int:
     By then a latent used evenly would have been active `EVEN_SHARE` times.
     """
     rows = EVEN_SHARE * h / max(config.k)
-    return max(config.dead_after, math.ceil(rows / config.batch_size))
+    return max(config.idle_limit(pairs=False), math.ceil(rows / config.rows_a_step(pairs=False)))
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """The state of one training run: how it is prepared, kept, taken up again and finished."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -67,6 +67,10 @@ class Run:
 
         What takes time to find, the adapter and the scale, is taken from `saved` too.
         """
+        rows, idle = (
+            each(pairs=pairs is not None) for each in (config.rows_a_step, config.idle_limit)
+        )
+        config = replace(config, batch_size=rows, dead_after=idle)
         moved = {n: t.to(device) for n, t in saved.tensors.items()} if saved else {}
         kept: Mapping[str, Tensor] = moved
         d, classes = vectors.shape[1], 0 if labels is None else labels.classes
@@ -78,7 +82,7 @@ class Run:
             adapter = group.first(learn_adapter(vectors, given, config, device).cpu()).to(device)
         scale = saved.scale if saved else typical_norm(vectors)
         model = Autoencoder(d, h, torch.Generator().manual_seed(config.seed)).to(device)
-        batches = sampler(vectors, split, labels, pairs, config.batch_size, config.seed)
+        batches = sampler(vectors, split, labels, pairs, rows, config.seed)
         since = torch.zeros(h, dtype=torch.int64, device=device)
         optimiser = _optimiser(model, config, device)
         run = cls(
@@ -163,6 +167,11 @@ class Run:
         return self.config.peak_lr(len(self.model.pre_bias))
 
     @property
+    def dead_after(self) -> int:
+        """Steps without activity after which a latent counts as dead."""
+        return self.config.idle_limit(pairs=False)  # `prepare` has filled it in
+
+    @property
     def progress(self) -> float:
         """Share of the run that is over, 0..1."""
         if self.config.minutes is not None:
@@ -223,7 +232,7 @@ class Run:
             self.scale,
             k=max(self.config.k),
             k_aux=self.config.k_aux,
-            dead_threshold=self.config.dead_after,
+            dead_threshold=self.dead_after,
             steps_since_active=self.since_active.cpu().numpy(),
             info={
                 **info,
