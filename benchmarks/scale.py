@@ -117,14 +117,44 @@ def main(
     output: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
     """Fit what codes cost to runs of growing size, check it, and foretell larger ones."""
+    results, path = simulated(
+        vectors=vectors,
+        fitted=tuple(fitted or ()),
+        checked=tuple(checked or ()),
+        h=h,
+        k=k,
+        steps=steps,
+        datatype=datatype,
+        queries=queries,
+        output=output,
+    )
+    report(path.stem, dict(lines(results)), path)
+
+
+def simulated(
+    *,
+    vectors: Path | None = None,
+    fitted: tuple[int, ...] = (),
+    checked: tuple[int, ...] = (),
+    h: int = 4096,
+    k: int = 32,
+    steps: int = 600,
+    datatype: str = "f32",
+    queries: int = 200,
+    output: Path = RESULTS,
+) -> tuple[dict[str, Any], Path]:
+    """Run it all and write the record; return the results and its path.
+
+    Raises ConfigError for settings that do not fit together, CsrError for unusable vectors.
+    """
     from csr_qdrant.trainer import TrainConfig, fit
 
     settings: dict[str, Any] = {"k": k, "datatype": datatype, "queries": queries}
     settings["query_ks"] = (*(q for q in ScaleConfig.query_ks if q < k), k)
     if fitted:
-        settings["fitted"] = tuple(fitted)
+        settings["fitted"] = fitted
     if checked:
-        settings["checked"] = tuple(checked)
+        settings["checked"] = checked
     config = ScaleConfig(**settings)
     real = real_vectors(vectors)
     encoder = fit(real.vectors, TrainConfig(k=config.query_ks, h=h, steps=steps))
@@ -135,8 +165,7 @@ def main(
     params = asdict(config) | {"h": h, "steps": steps, "vectors": vectors.name if vectors else None}
     results = to_json(scaled, config)
     name = "scale" if datatype == "f32" else f"scale-{datatype}"
-    path = write_record(name, params, results, output)
-    report(name, dict(lines(results)), path)
+    return results, write_record(name, params, results, output)
 
 
 if __name__ == "__main__":

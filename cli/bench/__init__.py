@@ -10,6 +10,8 @@ COMMANDS = {
     "image-text": "Images and captions: COCO, Flickr30k, and their like.",
     "mteb": "Retrieval tasks of MTEB, by name.",
     "collection": "A collection that you have, by its own dense vectors.",
+    "retrieval-time": "Matrix products, as the papers time, and the engine.",
+    "scale": "Latency and RAM of collections too large to try.",
     "report": "Tables of finished runs, and one page of several.",
 }
 HELP = """Measure every way to shrink vectors, on your data.
