@@ -162,6 +162,44 @@ def test_a_collections_own_vectors(files: Csr, tiny_encoder: Encoder) -> None:
     assert report["comparisons"][0]["measure"] == "recall@10"
 
 
+def test_the_papers_products(csr: Csr) -> None:
+    sizes = ("--rows", 300, "--h", 64, "--k", 4, "--d", 16, "--batch", 8, "--rounds", 2)
+    made = csr("bench", "retrieval-time", *sizes, "--json").json
+    (cell,) = made["cells"]
+    assert set(cell["ways"]) == {
+        "dense product",
+        "sparse product",
+        "engine, dense exact",
+        "engine, sparse index",
+    }
+    assert Path(made["record"]).is_file()
+    assert "sparse product" in csr("bench", "retrieval-time", *sizes, "--no-engine").stdout
+
+
+def test_a_model_of_scale(csr: Csr) -> None:
+    vectors = np.random.default_rng(0).standard_normal((400, 8)).astype(np.float32)
+    np.save("x.npy", vectors)
+    sizes = ("--fitted", 200, "--fitted", 400, "--checked", 800, "--h", 64, "--k", 4)
+    made = csr("bench", "scale", "x.npy", *sizes, "--steps", 5, "--queries", 10, "--json").json
+    assert Path("scale.json").is_file() and made
+
+
+def test_codes_for_another_benchmark(csr: Csr, tiny_encoder: Encoder) -> None:
+    vectors = np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32)
+    for name, rows in (("documents", vectors), ("queries", vectors[:4])):
+        tiny_encoder.encode(rows).save(f"{name}.safetensors")
+    command = ("bench", "export", "documents.safetensors", "queries.safetensors", "-o", "out")
+    made = csr(*command, "--depth", 3, "--json").json
+    assert (made["documents"], made["queries"]) == (50, 4)
+    assert {path.name for path in Path("out").iterdir()} == {
+        "data.csr",
+        "queries.csr",
+        "results.gt",
+        "dataset.json",
+    }
+    assert "already exists" in csr(*command).stderr
+
+
 def test_what_cannot_be_measured_is_said(files: Csr) -> None:
     for arguments, said in (
         (("collection",), "no collection is named"),

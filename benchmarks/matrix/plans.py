@@ -165,7 +165,8 @@ def _codes(config: BenchConfig, coder: Coder) -> Iterator[Plan]:
         for k in config.k:
             for query_k in (k, *(fewer if k == most else ())):
                 yield _code_plan(label, coder, most, k, query_k, candidates)
-    yield _code_plan(label, coder, most, most, most, 0, "u8")
+    for k in config.k:
+        yield _code_plan(label, coder, most, k, k, 0, "u8")
 
 
 def _code_plan(

@@ -12,6 +12,7 @@ COMMANDS = {
     "collection": "A collection that you have, by its own dense vectors.",
     "retrieval-time": "Matrix products, as the papers time, and the engine.",
     "scale": "Latency and RAM of collections too large to try.",
+    "export": "Codes and exact results for vector-db-benchmark.",
     "report": "Tables of finished runs, and one page of several.",
 }
 HELP = """Measure every way to shrink vectors, on your data.
