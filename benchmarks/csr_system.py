@@ -1,6 +1,5 @@
 """CSR codes in the raw engine, as a system beside the dense ones."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import qdrant_edge as edge
 from csr_qdrant.benchmarks.engine import (
     BuildReport,
     Footprint,
+    InBlocks,
     Shard,
     kept_parameters,
     request,
@@ -54,14 +54,18 @@ class CsrSystem(EdgeSystem):
 
     def build(self, vectors: Matrix, folder: Path) -> BuildReport:
         """Index `vectors` (n, d) in a new `folder`; rows without latents get no code."""
-        started = time.perf_counter()
-        codes = self.encode(vectors).truncated(self.k).normalised()
-        encode_s = time.perf_counter() - started
-        self._lists = np.bincount(codes.indices, minlength=codes.h)
-        self._rows = len(vectors)
+        self._lists, self._rows = np.zeros(0, np.int64), len(vectors)
+
+        def encoded(start: int, stop: int) -> SparseCodes:
+            codes = self.encode(vectors[start:stop]).truncated(self.k).normalised()
+            lengths = np.bincount(codes.indices, minlength=codes.h)
+            self._lists = lengths if not len(self._lists) else self._lists + lengths
+            return codes
+
+        codes = InBlocks(len(vectors), encoded)
 
         def named_vectors(start: int, stop: int) -> list[dict[str, Any]]:
-            rows = [{SEARCHED: c} if c.indices else {} for c in codes[start:stop].to_edge()]
+            rows = [{SEARCHED: c} if c.indices else {} for c in codes.rows(start, stop).to_edge()]
             if self.candidates:
                 for row, full in zip(rows, vectors[start:stop].tolist(), strict=True):
                     row[FULL] = full
@@ -70,8 +74,9 @@ class CsrSystem(EdgeSystem):
         kept = {FULL: kept_parameters(vectors.shape[1])} if self.candidates else None
         sparse = {SEARCHED: edge.EdgeSparseVectorParams(datatype=_DATATYPES[self.datatype])}
         self._shard = Shard(folder, kept, sparse)
+        made = self._shard.build(self._rows, named_vectors)
         np.save(_lists_file(folder), self._lists)
-        return self._shard.build(self._rows, named_vectors)._replace(encode_s=encode_s)
+        return made._replace(upload_s=made.upload_s - codes.seconds, encode_s=codes.seconds)
 
     def open(self, folder: Path, n: int) -> None:
         """Open what an earlier `build` of `n` rows left in `folder`."""
@@ -97,9 +102,10 @@ class CsrSystem(EdgeSystem):
     def requests(self, queries: Matrix, limit: int) -> list[Any | None]:
         """Return one engine request a query; None for a query without latents."""
         codes = self._query_codes(queries).to_edge()
+        wanted = queries.tolist() if self.candidates else [None] * len(queries)
         return [
             self._one_request(code, full, limit) if code.indices else None
-            for code, full in zip(codes, queries.tolist(), strict=True)
+            for code, full in zip(codes, wanted, strict=True)
         ]
 
     def footprint(self) -> Footprint:
@@ -118,11 +124,12 @@ class CsrSystem(EdgeSystem):
     def _query_codes(self, queries: Matrix) -> SparseCodes:
         return self.encode(queries).truncated(self.query_k or self.k).normalised()
 
-    def _one_request(self, code: Any, full: list[float], limit: int) -> Any:
+    def _one_request(self, code: Any, full: list[float] | None, limit: int) -> Any:
         query = edge.Query.Nearest(code, using=SEARCHED)
         if not self.candidates:
             return request(query, limit)
-        prefetch = edge.Prefetch(limit=self.candidates, query=query)
+        assert full is not None
+        prefetch = edge.Prefetch(limit=max(self.candidates, limit), query=query)
         return rescored(prefetch, edge.Query.Nearest(full, using=FULL), limit)
 
 

@@ -1,19 +1,20 @@
 """Systems under test: ways to index dense vectors in the same engine, behind one protocol."""
 
 import copy
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import qdrant_edge as edge
 
 from csr_qdrant.benchmarks.engine import (
     BuildReport,
     Footprint,
     Found,
+    InBlocks,
     Shard,
     kept_parameters,
     request,
@@ -27,6 +28,7 @@ Transform = Callable[[Matrix], Matrix]
 
 # The vectors that are searched, and the untouched ones that some systems keep for rescoring.
 SEARCHED, FULL = "searched", "full"
+ASKED_ROWS = 1024  # queries whose requests are held at once
 
 
 class System(Protocol):
@@ -83,7 +85,13 @@ class EdgeSystem(ABC):
 
     def search(self, queries: Matrix, limit: int) -> Found:
         """Return the `limit` best rows of each query (m, d)."""
-        return self._shard.search(self.requests(queries, limit), limit)
+        # Requests hold Python's numbers, many times the size of the queries.
+        starts = range(0, max(1, len(queries)), ASKED_ROWS)
+        parts = [
+            self._shard.search(self.requests(queries[at : at + ASKED_ROWS], limit), limit)
+            for at in starts
+        ]
+        return Found(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
     def open(self, folder: Path, n: int) -> None:
         """Open what an earlier `build` of `n` rows left in `folder`."""
@@ -124,22 +132,23 @@ class DenseSystem(EdgeSystem):
 
     def build(self, vectors: Matrix, folder: Path) -> BuildReport:
         """Index `vectors` (n, d) in a new `folder`."""
-        started = time.perf_counter()
-        searched = self.transform(vectors) if self.transform else vectors
-        encode_s = time.perf_counter() - started if self.transform else 0.0
-        parameters = {SEARCHED: self._searched_parameters(searched.shape[1])}
+        searched = InBlocks(len(vectors), lambda start, stop: self._searched(vectors[start:stop]))
+        parameters = {SEARCHED: self._searched_parameters(self._searched(vectors[:1]).shape[1])}
         if self._keeps_full:
             parameters[FULL] = kept_parameters(vectors.shape[1])
 
         def named_vectors(start: int, stop: int) -> list[dict[str, Any]]:
-            rows: list[dict[str, Any]] = [{SEARCHED: r} for r in searched[start:stop].tolist()]
+            made = searched.rows(start, stop).tolist()
+            rows: list[dict[str, Any]] = [{SEARCHED: row} for row in made]
             if self._keeps_full:
                 for row, full in zip(rows, vectors[start:stop].tolist(), strict=True):
                     row[FULL] = full
             return rows
 
         self._shard = Shard(folder, parameters, None)
-        return self._shard.build(len(vectors), named_vectors)._replace(encode_s=encode_s)
+        made = self._shard.build(len(vectors), named_vectors)
+        encode_s = searched.seconds if self.transform else 0.0
+        return made._replace(upload_s=made.upload_s - encode_s, encode_s=encode_s)
 
     def rescoring(self, name: str, candidates: int) -> "DenseSystem":
         """Return a system over the same shard with other `candidates`; quantised vectors only.
@@ -154,14 +163,15 @@ class DenseSystem(EdgeSystem):
 
     def requests(self, queries: Matrix, limit: int) -> list[Any]:
         """Return one engine request a query."""
-        searched = self.transform(queries) if self.transform else queries
+        searched = self._searched(queries)
         nearest = [edge.Query.Nearest(v, using=SEARCHED) for v in searched.tolist()]
         params = self._search_params(limit)
         if not self._keeps_full:
             return [request(query, limit, params=params) for query in nearest]
         full = [edge.Query.Nearest(v, using=FULL) for v in queries.tolist()]
+        depth = max(self.candidates, limit)
         return [
-            rescored(edge.Prefetch(limit=self.candidates, query=first, params=params), then, limit)
+            rescored(edge.Prefetch(limit=depth, query=first, params=params), then, limit)
             for first, then in zip(nearest, full, strict=True)
         ]
 
@@ -174,6 +184,9 @@ class DenseSystem(EdgeSystem):
         if self.candidates:
             rescoring = shard.vector_bytes(FULL) if self._keeps_full else originals
         return shard.footprint(graph + scored, rescoring)
+
+    def _searched(self, vectors: Matrix) -> Matrix:
+        return self.transform(vectors) if self.transform else vectors
 
     @property
     def _keeps_full(self) -> bool:

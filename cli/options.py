@@ -19,7 +19,7 @@ a field may say:
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import partial, wraps
 from pathlib import Path
@@ -62,15 +62,22 @@ class Setting(NamedTuple):
 
 def configured(command: Callable[..., None]) -> Callable[..., None]:
     """Replace each dataclass in a command's signature by one option per field, and `--config`."""
-    return configured_as(command.__name__)(command)
+    return _configured(command.__name__, (), command)
 
 
-def configured_as(section: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return `configured` for commands that share the variables and the table of `section`."""
-    return partial(_configured, section)
+def configured_as(
+    section: str, others: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return `configured` for commands that share the variables and the table of `section`.
+
+    `others` names settings that only some of them have; the rest leave those alone.
+    """
+    return partial(_configured, section, others)
 
 
-def _configured(section: str, command: Callable[..., None]) -> Callable[..., None]:
+def _configured(
+    section: str, others: Collection[str], command: Callable[..., None]
+) -> Callable[..., None]:
     parameters = inspect.signature(command, eval_str=True).parameters
     configs: dict[str, Any] = {
         n: p.annotation for n, p in parameters.items() if is_dataclass(p.annotation)
@@ -82,8 +89,9 @@ def _configured(section: str, command: Callable[..., None]) -> Callable[..., Non
 
     @wraps(command)
     def run(*, config_file: Path | None = None, **values: Any) -> None:
-        file = read_settings(config_file, section, [s.name for s in every])
-        _refuse_unknown_variables(section, every)
+        known = [*others, *(s.name for s in every)]
+        file = read_settings(config_file, section, known)
+        _refuse_unknown_variables(section, others, every)
         flags = {s.name: values.pop(s.name, None) for s in every}
         # A class may make itself of what was given, so that one setting chooses others' defaults.
         made = {
@@ -166,9 +174,12 @@ def _resolve(
     return given
 
 
-def _refuse_unknown_variables(command: str, settings: list[Setting]) -> None:
+def _refuse_unknown_variables(
+    command: str, others: Collection[str], settings: list[Setting]
+) -> None:
     prefix = f"CSR_{command}_".upper()
     known = {variable for setting in settings for variable in setting.variables}
+    known |= {f"{prefix}{name.upper()}" for name in others}
     if unknown := sorted(v for v in os.environ if v.startswith(prefix) and v not in known):
         raise ConfigError(
             f"{unknown[0]} sets nothing: csr {command} has no setting "

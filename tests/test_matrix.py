@@ -196,6 +196,58 @@ def test_models_are_learned_once_with_labels_too(
     assert [s["quality"] for s in again["systems"]] == [s["quality"] for s in report["systems"]]
 
 
+def test_each_encoder_has_indexes_of_its_own(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("csr_qdrant.benchmarks.matrix.timing.SECONDS", 0.02)
+    other = tmp_path / "enc"
+    config = TrainConfig(k=(4, 8), h=64, steps=1, batch_size=128, held_out=50, seed=3)
+    fit(TASK.vectors, config, device="cpu").save(other)
+    settings: dict[str, Any] = {"systems": ("csr",), "candidates": 0, "k": (), "query_k": ()}
+    first, _ = run(tmp_path / "b", encoder, **settings)
+    second, _ = run(tmp_path / "b", other, **settings)
+    third, told = run(tmp_path / "b", encoder, **settings)
+    names = [system["name"] for system in first["systems"]]
+    assert names[1:] == [
+        "CSR k=4",
+        "CSR k=8",
+        "CSR k=4, u8",
+        "CSR k=8, u8",
+    ]  # what it was trained for
+    figures = [[s["fidelity"] for s in report["systems"]] for report in (first, second, third)]
+    assert figures[0] == figures[2] != figures[1]
+    assert not [step for step in told if step.startswith("building")]
+    report, _ = run(tmp_path / "both", (encoder, other), **settings)
+    assert {s["family"] for s in report["systems"]} == {"dense", f"CSR {encoder}", f"CSR {other}"}
+
+
+def test_other_judgements_do_not_meet_old_figures(encoder: Path, tmp_path: Path) -> None:
+    data = (TASK.vectors, LABELS, TASK.queries)
+    wanted = LABELS[:M]
+    run(tmp_path / "b", encoder, labelled("made up", *data, wanted), systems=("exact",))
+    with pytest.raises(CsrError, match="holds figures by other measures or judgements"):
+        run(tmp_path / "b", encoder, labelled("made up", *data, wanted[::-1]), systems=("exact",))
+
+
+def test_rows_without_a_direction_are_found_before_anything_is_learned(
+    encoder: Path, tmp_path: Path
+) -> None:
+    vectors = TASK.vectors.copy()
+    vectors[7] = 0
+    task = labelled("gap", vectors, LABELS, TASK.queries, LABELS[:M])
+    with pytest.raises(CsrError, match=r"row 7 of gap is all zeros.*leave pca out of --systems"):
+        run(tmp_path / "b", encoder, task, systems=("pca", "csr"))
+    report, _ = run(tmp_path / "b", encoder, task, systems=("csr",))
+    assert len(report["systems"]) > 1
+
+
+def test_rescoring_looks_at_least_at_what_is_asked_for(encoder: Path, tmp_path: Path) -> None:
+    report, _ = run(tmp_path / "b", encoder, candidates=1, systems=("truncated", "binary", "csr"))
+    recall = {s["name"]: s["fidelity"]["recall@10"] for s in report["systems"]}
+    assert recall["truncated to 4, rescored"] >= recall["truncated to 4"]
+    assert recall["CSR k=8, rescored"] >= recall["CSR k=8"]
+
+
 def test_other_data_do_not_meet_old_figures(encoder: Path, finished: Any, tmp_path: Path) -> None:
     folder, _, _ = finished
     with pytest.raises(CsrError, match=r"holds another benchmark \(other queries\)"):
@@ -218,7 +270,8 @@ def test_an_encoder_of_other_vectors_is_refused(encoder: Path, tmp_path: Path) -
     ("settings", "said"),
     [
         ({"systems": ("dense",)}, f"systems are {FAMILIES[0]}"),
-        ({"k": ()}, "k and clients must not be empty"),
+        ({"clients": ()}, "clients must not be empty"),
+        ({"k": (8, 4, 8)}, "k names 8 twice"),
         ({"ef": (0,)}, "ef must be above 0"),
         ({"timed": 0}, "timed must be at least 1"),
         ({"max_queries": 0}, "max_queries must be at least 1"),

@@ -2,7 +2,7 @@
 
 import math
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,9 @@ def fit(
         rows = config.rows_a_step(pairs=pairs is not None)
         return f"h={h} latents and batches of {rows} rows: lower h or batch_size"
 
-    with enough_memory(advice):
+    # Triton's kernels go to the current device, whichever their tensors are on.
+    current = torch.cuda.device(on) if on.type == "cuda" else nullcontext()
+    with enough_memory(advice), current:
         saved = group.first(keeper.read(torch.device("cpu")))
         run = Run.prepare(vectors, config, given, pairs, on, group, saved)
         with run.ops.leading():

@@ -1,5 +1,6 @@
 """What was measured of each system, kept as soon as it is known: a killed run loses one cell."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -36,13 +37,13 @@ class Cells:
         told = {
             "task": task.name,
             "fingerprint": task.fingerprint,
-            "queries": len(task.queries),
+            "queries": task.query_fingerprint,
             "depth": task.depth,
             "engine": versions().get("qdrant-edge-py"),
         }
         if about.exists():
-            if (found := read_json(about)) != told:
-                changed = [name for name, value in told.items() if found.get(name) != value]
+            found = read_json(about)
+            if changed := [name for name, value in told.items() if found.get(name) != value]:
                 raise CsrError(
                     f"{folder} holds another benchmark (other {', '.join(changed)}): choose "
                     "another --output, or remove it"
@@ -52,6 +53,23 @@ class Cells:
         else:
             write_json(about, told)
         return cls(folder)
+
+    def judged_by(self, values: Mapping[str, Floats]) -> None:
+        """Take note of what exact results are worth, by which judgements are told apart.
+
+        Raises CsrError if an earlier run here had other measures or judgements.
+        """
+        digest = hashlib.sha256()
+        for name, array in values.items():
+            digest.update(name.encode() + np.asarray(array, np.float64).tobytes())
+        about = self.folder / "benchmark.json"
+        told = read_json(about)
+        if told.setdefault("judged", digest.hexdigest()[:16]) != digest.hexdigest()[:16]:
+            raise CsrError(
+                f"{self.folder} holds figures by other measures or judgements: choose another "
+                "--output, or remove it"
+            )
+        write_json(about, told)
 
     def index_folder(self, plan: Plan) -> Path:
         """Return where the index that `plan` searches lies."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from csr_qdrant.errors import ConfigError
 
+KS = (8, 16, 32)  # what is trained for where nothing is said
 WORK = "vectors"  # in a benchmark's folder: what was embedded for it
 FAMILIES = (
     "exact",
@@ -30,7 +31,9 @@ class BenchConfig:
     """Settings of a benchmark. Raises ConfigError for settings that cannot work."""
 
     systems: tuple[str, ...] = _dial(FAMILIES, "Which families of systems to measure.")
-    k: tuple[int, ...] = _dial((8, 16, 32), "Active latents of the documents' codes.")
+    k: tuple[int, ...] = _dial(
+        (), "Active latents of documents; default: 8,16,32, or what --encoder was trained for."
+    )
     query_k: tuple[int, ...] = _dial((16,), "Fewer latents of queries, to try on the largest k.")
     encoder: tuple[Path, ...] = _dial((), "Encoders that are there already; none is trained then.")
     minutes: float = _dial(0.5, "Training time of each encoder.")
@@ -55,8 +58,12 @@ class BenchConfig:
         for name in ("k", "query_k", "dims", "ef", "clients"):
             if any(value < 1 for value in getattr(self, name)):
                 raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
-        if not self.k or not self.clients:
-            raise ConfigError("k and clients must not be empty")
+        if not self.clients:
+            raise ConfigError("clients must not be empty")
+        for name in ("k", "query_k", "dims", "ef", "clients", "encoder"):
+            twice = [each for each in getattr(self, name) if getattr(self, name).count(each) > 1]
+            if twice:
+                raise ConfigError(f"{name} names {twice[0]} twice: give each once")
         for name, least in (("m", 1), ("timed", 1), ("candidates", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")

@@ -13,10 +13,10 @@ import numpy as np
 
 from csr_qdrant.atomic import replaced_file
 from csr_qdrant.benchmarks.dims_systems import Components
-from csr_qdrant.benchmarks.matrix.config import BenchConfig
+from csr_qdrant.benchmarks.matrix.config import KS, BenchConfig
 from csr_qdrant.benchmarks.matrix.task import BenchTask
 from csr_qdrant.benchmarks.neighbours import Matrix, unit_rows
-from csr_qdrant.encoder import Encoder
+from csr_qdrant.encoder import Encoder, check_k
 from csr_qdrant.errors import CsrError
 from csr_qdrant.linear import LinearAdapter
 
@@ -29,7 +29,7 @@ class Coder(NamedTuple):
     """An encoder, and what it is called."""
 
     label: str  # "", or what tells it from others
-    supervision: str | None
+    ks: tuple[int, ...]  # active latents of documents
     encoder: Encoder
     train_s: float
 
@@ -40,6 +40,7 @@ class Shortener(NamedTuple):
     supervision: str | None
     apply: Callable[[Matrix, int], Matrix]  # (n, d), size -> (n, size)
     train_s: float
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ class Models:
                 np.savez(file, mean=found.mean, axes=found.axes, seconds=seconds)
         with np.load(path) as saved:
             components = Components(saved["mean"], saved["axes"])
-            return Shortener(
-                None, lambda rows, dims: components.project(rows, dims), float(saved["seconds"])
-            )
+            seconds = float(saved["seconds"])
+        digest = hashlib.sha256(components.axes.tobytes() + components.mean.tobytes())
+        return Shortener(None, components.project, seconds, digest.hexdigest()[:16])
 
     def _kinds(self) -> list[str | None]:
         known = self.task.supervision if self.config.supervised else None
@@ -94,7 +95,7 @@ class Models:
             checkpoint = folder.with_suffix(".checkpoint")
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
             settings = TrainConfig(
-                k=self.config.k, minutes=self.config.minutes, seed=self.config.seed
+                k=self.config.k or KS, minutes=self.config.minutes, seed=self.config.seed
             )
             with self.watch(f"training an encoder ({name})") as listeners:
                 encoder = fit(
@@ -110,7 +111,8 @@ class Models:
             encoder.save(folder)
             checkpoint.unlink(missing_ok=True)
         encoder = Encoder.load(folder)
-        return Coder("" if kind is None else kind, kind, encoder, encoder.info["seconds"])
+        ks = tuple(sorted(self.config.k or KS))
+        return Coder(kind or "", ks, encoder, encoder.info["seconds"])
 
     def _given(self, path: Path) -> Coder:
         encoder, d = Encoder.load(path), self.task.vectors.shape[1]
@@ -119,8 +121,14 @@ class Models:
                 f"{path} encodes vectors of {encoder.d} dimensions, got {d}: give an encoder that "
                 "was trained on such vectors"
             )
-        label = path.name if len(self.config.encoder) > 1 else ""
-        return Coder(label, None, encoder, float(encoder.info.get("seconds") or 0.0))
+        names = [each.resolve().name for each in self.config.encoder]
+        label = path.resolve().name if len(names) > 1 else ""
+        if names.count(label) > 1:
+            label = str(path)
+        trained = encoder.info.get("training", {}).get("k") or (encoder.k,)
+        ks = tuple(sorted(self.config.k or trained))
+        check_k(ks[-1], encoder.h)
+        return Coder(label, ks, encoder, float(encoder.info.get("seconds") or 0.0))
 
     def _adapter(self, method: str, kind: str | None) -> Shortener:
         from csr_qdrant.trainer.linear import fit_linear
@@ -141,7 +149,7 @@ class Models:
                 device=self.config.device,
             ).save(folder)
         adapter = LinearAdapter.load(folder)
-        return Shortener(kind, adapter.apply, adapter.info["seconds"])
+        return Shortener(kind, adapter.apply, adapter.info["seconds"], adapter.fingerprint)
 
     def _sample(self) -> Matrix:
         vectors = self.task.vectors
@@ -153,7 +161,8 @@ class Models:
     def _identity(self) -> str:
         """Return what tells models of other settings or other vectors apart."""
         config = self.config
-        said = [self.task.fingerprint, config.minutes, config.k, config.seed, config.dims]
+        task = self.task.fingerprint, self.task.supervision_fingerprint
+        said = [*task, config.minutes, config.k, config.seed, config.dims]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:8]
 
 

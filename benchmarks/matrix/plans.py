@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,8 +12,10 @@ from csr_qdrant.benchmarks.matrix.config import BenchConfig
 from csr_qdrant.benchmarks.matrix.models import Coder, Models, Shortener, first_dimensions
 from csr_qdrant.benchmarks.neighbours import Matrix
 from csr_qdrant.benchmarks.systems import DenseSystem, EdgeSystem, Quantisation
+from csr_qdrant.errors import ConfigError
 
 BASELINE = "dense float32, exact"
+FIRST = Shortener(None, first_dimensions, 0.0, "first")
 TURBO_BITS = (1, 2, 4)
 GRAPHS: tuple[Quantisation, ...] = ("int8", "binary", "turbo4")  # with a graph too
 
@@ -55,7 +57,11 @@ def plans(models: Models, dimension: int) -> list[Plan]:
     }
     # Exact search is what all are compared with.
     wanted = [name for name in parts if name in config.systems or name == "exact"]
-    return [plan for name in wanted for plan in parts[name]()]
+    found = [plan for name in wanted for plan in parts[name]()]
+    names = [plan.name for plan in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"two systems would be called {twice[0]!r}: rename an encoder's folder")
+    return found
 
 
 def _exact() -> Iterator[Plan]:
@@ -71,30 +77,26 @@ def _hnsw(config: BenchConfig) -> Iterator[Plan]:
 
 def _truncated(config: BenchConfig, d: int) -> Iterator[Plan]:
     for dims in config.sizes(d):
-        yield from _shortened(config, "truncated", f"truncated to {dims}", dims, first_dimensions)
+        yield from _shortened(config, "truncated", f"truncated to {dims}", dims, FIRST)
 
 
 def _pca(models: Models, d: int) -> Iterator[Plan]:
     pca = models.pca()
     for dims in models.config.sizes(d):
-        yield from _shortened(
-            models.config, "PCA", f"PCA {dims}", dims, pca.apply, train_s=pca.train_s
-        )
+        yield from _shortened(models.config, "PCA", f"PCA {dims}", dims, pca)
 
 
 def _mrl(models: Models, d: int) -> Iterator[Plan]:
     for adapter in models.adapters("mrl"):
         for dims in models.config.sizes(d):
             name = f"MRL adapter{_by(adapter)} {dims}"
-            yield from _shortened(
-                models.config, "MRL adapter", name, dims, adapter.apply, train_s=adapter.train_s
-            )
+            yield from _shortened(models.config, "MRL adapter", name, dims, adapter)
 
 
 def _adapters(models: Models, d: int) -> Iterator[Plan]:
     for adapter in models.adapters("adapter"):
         name = f"dense adapter{_by(adapter)}, exact"
-        yield _plain("dense adapter", name, d, adapter.apply, adapter.train_s)
+        yield _plain("dense adapter", name, d, adapter)
 
 
 def _by(adapter: Shortener) -> str:
@@ -102,31 +104,33 @@ def _by(adapter: Shortener) -> str:
 
 
 def _shortened(
-    config: BenchConfig,
-    family: str,
-    name: str,
-    dims: int,
-    apply: Callable[[Matrix, int], Matrix],
-    train_s: float = 0.0,
+    config: BenchConfig, family: str, name: str, dims: int, by: Shortener
 ) -> Iterator[Plan]:
     """Yield shorter vectors, searched exactly, and the same rescored."""
-    yield _plain(family, name, dims, apply, train_s)
+    plain = _plain(family, name, dims, by)
+    yield plain
     if config.candidates:
-        transform = partial(_applied, apply, dims)
-        rescored = f"{name}, rescored"
+        rescored, transform = f"{name}, rescored", partial(_applied, by.apply, dims)
         make = partial(
             DenseSystem, name=rescored, m=0, transform=transform, candidates=config.candidates
         )
-        settings = {"dims": dims, "candidates": config.candidates}
-        yield Plan(rescored, family, rescored, settings, make, True, transform, train_s)
+        settings = {**plain.settings, "candidates": config.candidates}
+        yield replace(
+            plain,
+            name=rescored,
+            index=f"{plain.index}-dense",
+            settings=settings,
+            make=make,
+            rescored=True,
+        )
 
 
-def _plain(
-    family: str, name: str, dims: int, apply: Callable[[Matrix, int], Matrix], train_s: float
-) -> Plan:
-    transform = partial(_applied, apply, dims)
+def _plain(family: str, name: str, dims: int, by: Shortener) -> Plan:
+    transform = partial(_applied, by.apply, dims)
     make = partial(DenseSystem, name=name, m=0, transform=transform)
-    return Plan(name, family, name, {"dims": dims}, make, False, transform, train_s)
+    settings = {"dims": dims, "model": by.fingerprint}
+    index = f"{name} {by.fingerprint}"
+    return Plan(name, family, index, settings, make, False, transform, by.train_s)
 
 
 def _applied(apply: Callable[[Matrix, int], Matrix], dims: int, rows: Matrix) -> Matrix:
@@ -159,13 +163,13 @@ def _csr(models: Models) -> Iterator[Plan]:
 
 def _codes(config: BenchConfig, coder: Coder) -> Iterator[Plan]:
     label = f"CSR {coder.label}".rstrip()
-    most = max(config.k)
+    most = max(coder.ks)
     fewer = sorted((k for k in set(config.query_k) if k < most), reverse=True)
     for candidates in (0, config.candidates) if config.candidates else (0,):
-        for k in config.k:
+        for k in coder.ks:
             for query_k in (k, *(fewer if k == most else ())):
                 yield _code_plan(label, coder, most, k, query_k, candidates)
-    for k in config.k:
+    for k in coder.ks:
         yield _code_plan(label, coder, most, k, k, 0, "u8")
 
 
@@ -181,7 +185,7 @@ def _code_plan(
     name = f"{label} k={k}"
     name += f", queries {query_k}" if query_k != k else ""
     name += f", {datatype}" if datatype != "f32" else ""
-    index = f"{label}-{k}-{datatype}{'-dense' if candidates else ''}"
+    index = f"{label}-{k}-{datatype}-{coder.encoder.fingerprint}{'-dense' if candidates else ''}"
     name += ", rescored" if candidates else ""
     encode = partial(coder.encoder.encode, k=most)
     make = partial(

@@ -24,9 +24,12 @@ from csr_qdrant.benchmarks.measure import commit, machine, rss_anon_bytes, versi
 from csr_qdrant.benchmarks.metrics import Floats, recall
 from csr_qdrant.benchmarks.neighbours import Matrix, Neighbours
 from csr_qdrant.benchmarks.systems import EdgeSystem
+from csr_qdrant.errors import CsrError
 
 FORMAT = "csr-bench/1"
 REPORT = "report.json"
+LEARNED = {"pca", "mrl", "adapter", "csr"}
+READ_ROWS = 16_384
 
 Tell = Callable[[str], None]
 
@@ -55,10 +58,12 @@ def run_benchmark(
     Raises CsrError if the folder holds something else, and whatever training and building raise.
     """
     task = limited(task, config.max_queries)
+    _check_directions(task, config)
     cells = Cells.of(folder, task)
     tell(f"{task.name}: {len(task.vectors):,} vectors, {len(task.queries):,} queries")
-    listed = plans(Models(task, config, folder / "models", watch, tell), task.vectors.shape[1])
     truth = _truth(task, folder, tell)
+    cells.judged_by(task.judge(truth))
+    listed = plans(Models(task, config, folder / "models", watch, tell), task.vectors.shape[1])
     for _, group in groupby(listed, key=lambda plan: plan.index):
         _measure_index(list(group), cells, task, truth, tell)
     tell("latencies and throughput of all in turn")
@@ -68,6 +73,21 @@ def run_benchmark(
         report["params"] = {"command": command, **report["params"]}
     write_json(folder / REPORT, report)
     return report
+
+
+def _check_directions(task: BenchTask, config: BenchConfig) -> None:
+    """Raise CsrError for rows without a direction, where something is to learn from all rows."""
+    learned = LEARNED.intersection(config.systems) - ({"csr"} if config.encoder else set())
+    if not learned:
+        return
+    for start in range(0, len(task.vectors), READ_ROWS):
+        zero = ~np.asarray(task.vectors[start : start + READ_ROWS]).any(axis=1)
+        if zero.any():
+            raise CsrError(
+                f"row {start + int(zero.argmax())} of {task.name} is all zeros, which nothing is "
+                f"learned from: remove such rows, or leave {', '.join(sorted(learned))} out of "
+                "--systems"
+            )
 
 
 def _truth(task: BenchTask, folder: Path, tell: Tell) -> Neighbours:
@@ -93,18 +113,18 @@ def _measure_index(
     missing = [plan for plan in group if cells.read(plan) is None]
     if not missing:
         return
-    folder, built = cells.index_folder(group[0]), cells.folder / "built" / group[0].key
+    folder = cells.index_folder(group[0])
+    built = folder.with_name(f"{folder.name}.built.json")
     first = group[0].make()
-    if folder.exists() and built.with_suffix(".json").exists():
-        seconds = read_json(built.with_suffix(".json"))
+    if folder.exists() and built.exists():
+        seconds = read_json(built)
         first.open(folder, len(task.vectors))
     else:
         tell(f"building {group[0].name}")
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed while it built
         made = first.build(task.vectors, folder)
         seconds = {"encode": made.encode_s, "upload": made.upload_s, "optimise": made.optimise_s}
-        built.parent.mkdir(parents=True, exist_ok=True)
-        write_json(built.with_suffix(".json"), seconds)
+        write_json(built, seconds)
     try:
         for plan in missing:
             tell(f"measuring {plan.name}")
@@ -159,24 +179,35 @@ def _timed(
     queries = task.queries[np.linspace(0, len(task.queries) - 1, count, dtype=np.int64)]
     opened: dict[str, EdgeSystem] = {}  # by index
     systems: dict[str, EdgeSystem] = {}
-    memory: dict[str, float] = {}
+    memory: dict[str, float | None] = {}
     try:
         for plan in listed:
             system = plan.make()
             if plan.index in opened:
                 system.sharing(opened[plan.index])
             else:
-                before = rss_anon_bytes()
+                before = _anonymous()
                 system.open(cells.index_folder(plan), len(task.vectors))
                 opened[plan.index] = system
                 system.search(queries[:20], task.depth)
-                memory[plan.index] = max(0, rss_anon_bytes() - before) / 1e6
+                after = _anonymous()
+                memory[plan.index] = (
+                    None if before is None or after is None else max(0, after - before) / 1e6
+                )
             systems[plan.name] = system
         timed = measured_together(listed, systems, queries, task.depth, config.clients)
     finally:
         for system in opened.values():
             system.close()
     return {plan.name: {**timed[plan.name], "rss_anon_mb": memory[plan.index]} for plan in listed}
+
+
+def _anonymous() -> int | None:
+    """Return the process's anonymous memory, None where the system does not tell it."""
+    try:
+        return rss_anon_bytes()
+    except OSError:
+        return None
 
 
 def _report(

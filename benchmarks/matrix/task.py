@@ -57,10 +57,31 @@ class BenchTask:
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hex digits that name the vectors, from a sample of their rows."""
-        digest = hashlib.sha256(f"{self.name} {self.kind} {self.vectors.shape}".encode())
-        chosen = np.unique(np.linspace(0, len(self.vectors) - 1, 256, dtype=np.int64))
-        digest.update(np.ascontiguousarray(self.vectors[chosen], np.float32).data)
+        return _sampled(f"{self.name} {self.kind}", self.vectors)
+
+    @cached_property
+    def query_fingerprint(self) -> str:
+        """The same of the queries."""
+        return _sampled("queries", self.queries)
+
+    @cached_property
+    def supervision_fingerprint(self) -> str:
+        """Sixteen hex digits that name the labels or pairs."""
+        digest = hashlib.sha256()
+        if self.labels is not None:
+            digest.update(np.ascontiguousarray(self.labels).tobytes())
+        if self.pairs is not None:
+            for array in (self.pairs.query_rows, self.pairs.document_rows, self.pairs.scores):
+                digest.update(np.ascontiguousarray(array).tobytes())
+            digest.update(_sampled("pairs", self.pairs.queries).encode())
         return digest.hexdigest()[:16]
+
+
+def _sampled(name: str, rows: Matrix) -> str:
+    digest = hashlib.sha256(f"{name} {rows.shape}".encode())
+    chosen = np.unique(np.linspace(0, len(rows) - 1, 256, dtype=np.int64))
+    digest.update(np.ascontiguousarray(rows[chosen], np.float32).data)
+    return digest.hexdigest()[:16]
 
 
 def retrieval(

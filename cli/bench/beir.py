@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from csr_qdrant.benchmarks.matrix.config import BenchConfig
-from csr_qdrant.cli.bench.running import BenchFolder, EmbedderUri, run, work_folder
+from csr_qdrant.cli.bench.running import OF_SOME, SECTION, EmbedderUri, run, work_folder
 from csr_qdrant.cli.options import AsJson, Quiet, configured_as
 from csr_qdrant.cli.output import Output
 
 
-@configured_as("bench")
+@configured_as(SECTION, OF_SOME)
 def beir(
     source: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder in BEIR's layout.")],
     config: BenchConfig,
@@ -19,7 +19,10 @@ def beir(
     train: Annotated[
         str, typer.Option(help="Judgements to learn from, where the folder has them.")
     ] = "train",
-    output: BenchFolder = Path("bench-beir"),
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the run.  [default: bench-NAME]"),
+    ] = None,
     embedder: EmbedderUri = "wordllama",
     json: AsJson = False,
     quiet: Quiet = False,
@@ -30,5 +33,7 @@ def beir(
 
     out = Output(as_json=json, quiet=quiet)
     model = named_embedder(embedder, config.device)
-    texts = TextsTask(out, source, model, work_folder(output, model.uri))
-    run(out, texts.task(source.resolve().name, split, train), config, output)
+    name = source.resolve().name
+    folder = output or Path(f"bench-{name}")
+    texts = TextsTask(out, source, model, work_folder(folder, model.uri, source))
+    run(out, texts.task(name, split, train), config, folder)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from csr_qdrant.benchmarks.matrix.config import WORK, BenchConfig
-from csr_qdrant.cli.bench.running import BenchFolder, run
+from csr_qdrant.cli.bench.running import OF_SOME, SECTION, BenchFolder, run
 from csr_qdrant.cli.options import AsJson, Quiet, configured_as
 from csr_qdrant.cli.output import Output
 from csr_qdrant.cli.places import FolderPlace, ServerPlace, ServerSettings, place_of
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from csr_qdrant.sources.collection_points import CollectionVectors
 
 
-@configured_as("bench")
+@configured_as(SECTION, OF_SOME)
 def collection(
     config: BenchConfig,
     server: ServerSettings,
@@ -53,7 +53,7 @@ def collection(
             by_cosine=by_cosine,
             tell=out.note,
         )
-        run(out, own_vectors(read), config, output)
+    run(out, own_vectors(read), config, output)
 
 
 def _vectors(

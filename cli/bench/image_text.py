@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from csr_qdrant.benchmarks.matrix.config import BenchConfig
-from csr_qdrant.cli.bench.running import BenchFolder, run, work_folder
+from csr_qdrant.cli.bench.running import OF_SOME, SECTION, BenchFolder, run, work_folder
 from csr_qdrant.cli.options import AsJson, Quiet, configured_as
 from csr_qdrant.cli.output import Output
 from csr_qdrant.errors import ConfigError
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from csr_qdrant.benchmarks.image_text_task import ImageTextVectors
 
 
-@configured_as("bench")
+@configured_as(SECTION, OF_SOME)
 def image_text(
     source: Annotated[
         Path,
@@ -67,7 +67,7 @@ def _vectors(
         return load_vectors(source)
     if uri is None:
         raise ConfigError(f"{source} holds images and texts: pass --embedder, open_clip:MODEL/…")
-    kept = work_folder(output, f"{uri} {source.resolve()} {split}")
+    kept = work_folder(output, f"{uri} {split}", source)
     if not kept.exists():
         opened = open_image_text(source, images=images, split=split)
         model, rows = _towers(uri, device)

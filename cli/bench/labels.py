@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from csr_qdrant.benchmarks.matrix.config import WORK, BenchConfig
-from csr_qdrant.cli.bench.running import BenchFolder, run
+from csr_qdrant.cli.bench.running import OF_SOME, SECTION, BenchFolder, run
 from csr_qdrant.cli.options import AsJson, Quiet, configured_as
 from csr_qdrant.cli.output import Output
 
 
-@configured_as("bench")
+@configured_as(SECTION, OF_SOME)
 def labels(
     gallery: Annotated[
         Path,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from csr_qdrant.benchmarks.matrix.config import BenchConfig
-from csr_qdrant.cli.bench.running import BenchFolder, EmbedderUri
+from csr_qdrant.cli.bench.running import OF_SOME, SECTION, BenchFolder, EmbedderUri
 from csr_qdrant.cli.options import AsJson, Quiet, configured_as
 from csr_qdrant.cli.output import Output, table
 from csr_qdrant.errors import ConfigError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from csr_qdrant.benchmarks.mteb_run import Scored
 
 
-@configured_as("bench")
+@configured_as(SECTION, OF_SOME)
 def mteb(
     tasks: Annotated[list[str], typer.Argument(metavar="TASK…", help="Such as SciFact NFCorpus.")],
     config: BenchConfig,

@@ -3,12 +3,19 @@
 from pathlib import Path
 
 from csr_qdrant.benchmarks.matrix.config import BenchConfig
-from csr_qdrant.cli.bench.running import BenchFolder, EmbedderUri, run, work_folder
+from csr_qdrant.cli.bench.running import (
+    OF_SOME,
+    SECTION,
+    BenchFolder,
+    EmbedderUri,
+    run,
+    work_folder,
+)
 from csr_qdrant.cli.options import AsJson, Quiet, configured_as
 from csr_qdrant.cli.output import Output
 
 
-@configured_as("bench")
+@configured_as(SECTION, OF_SOME)
 def nave(
     config: BenchConfig,
     output: BenchFolder = Path("bench-nave"),
@@ -24,7 +31,7 @@ def nave(
     from csr_qdrant.cli.bench.texts import TextsTask
     from csr_qdrant.cli.embedding import named_embedder
 
-    out = Output(as_json=json, quiet=quiet)
+    out, data = Output(as_json=json, quiet=quiet), Nave()
     model = named_embedder(embedder, config.device)
-    texts = TextsTask(out, Nave().folder, model, work_folder(output, model.uri))
+    texts = TextsTask(out, data.folder, model, work_folder(output, model.uri, data.folder))
     run(out, texts.task("nave", "test", "train"), config, output)

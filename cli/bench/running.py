@@ -17,6 +17,9 @@ from csr_qdrant.errors import CsrError
 if TYPE_CHECKING:
     from csr_qdrant.benchmarks.matrix.task import BenchTask
 
+SECTION = "bench"  # of settings files, and in variables
+OF_SOME = ("url", "collection", "grpc", "timeout")  # settings that only `collection` has
+
 BenchFolder = Annotated[
     Path,
     typer.Option("--output", "-o", help="Folder of indexes, figures and reports; taken up again."),
@@ -26,14 +29,16 @@ EmbedderUri = Annotated[
 ]
 
 
-def work_folder(output: Path, embedder: str) -> Path:
-    """Return where a benchmark keeps the vectors that an embedder makes."""
-    return output / WORK / hashlib.sha256(embedder.encode()).hexdigest()[:8]
+def work_folder(output: Path, embedder: str, source: Path) -> Path:
+    """Return where a benchmark keeps the vectors that an embedder makes of a source."""
+    made_of = f"{embedder} {source.resolve()}"
+    return output / WORK / hashlib.sha256(made_of.encode()).hexdigest()[:8]
 
 
 def run(out: Output, task: "BenchTask", config: BenchConfig, folder: Path) -> None:
     """Measure `task`, write all reports into `folder`, and show the table."""
     from csr_qdrant.benchmarks.matrix.run import run_benchmark
+    from csr_qdrant.stores.server_config import without_password
 
     @contextmanager
     def watch(name: str) -> Iterator[Any]:
@@ -44,7 +49,7 @@ def run(out: Output, task: "BenchTask", config: BenchConfig, folder: Path) -> No
         with Watch(out, TrainConfig(minutes=config.minutes)) as watching:
             yield watching.listeners
 
-    command = "csr " + shlex.join(sys.argv[1:])
+    command = "csr " + shlex.join(without_password(each) for each in sys.argv[1:])
     show(out, folder, run_benchmark(task, config, folder, out.note, watch, command))
 
 

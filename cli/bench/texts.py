@@ -1,5 +1,6 @@
 """A folder of texts and judgements as a benchmark's task, its vectors kept on disk."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,8 @@ class TextsTask:
             )
 
     def _queries(self, judged: BeirSplit, split: str, d: int) -> Any:
-        path = self._work / f"queries-{split}.npy"
+        texts = hashlib.sha256("\n".join(judged.texts).encode()).hexdigest()[:8]
+        path = self._work / f"queries-{split}-{texts}.npy"
         vectors = _saved(path, (len(judged.texts), d))
         if vectors is None:
             from csr_qdrant.atomic import replaced_file

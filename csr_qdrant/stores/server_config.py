@@ -44,7 +44,7 @@ def connect(
         )
     except Exception as error:  # each part of the client raises types of its own
         raise ConfigError(
-            f"{_without_password(url)!r} is not the URL of a Qdrant server: "
+            f"{without_password(url)!r} is not the URL of a Qdrant server: "
             "write it like http://localhost:6333"
         ) from error
 
@@ -53,14 +53,15 @@ def address(client: QdrantClient) -> str:
     """Return where a client leads, for messages; never a key or a password."""
     options = client.init_options
     if options.get("url"):
-        return f"at {_without_password(str(options['url']))}"
+        return f"at {without_password(str(options['url']))}"
     if options.get("location") == ":memory:" or options.get("path"):
         return "in local mode"
     location = options.get("location") or options.get("host") or "localhost"
-    return f"at {_without_password(str(location))}"
+    return f"at {without_password(str(location))}"
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
+    """Return a URL without user and password; other texts stay as they are."""
     try:
         user, _, _ = urlsplit(url).netloc.rpartition("@")
     except ValueError:
