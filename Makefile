@@ -15,8 +15,9 @@ BENCH ?= speed_train speed_encode speed_index speed_search memory_index quality 
 # torch and what needs it are installed by one command, so that the index holds for both.
 INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-# No test may reach a model hub, not even to look for a newer file.
-PYTEST = HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(TEST_ARGS)
+# No test may reach a model hub, not even to look for a newer file. Models of tests are tiny: a
+# second thread of torch's costs more in waiting than it saves.
+PYTEST = HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TEST_ARGS)
 NEEDS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
