@@ -3,6 +3,7 @@
 The ground truth of fidelity, and the evaluator of the papers' nearest-neighbour classification.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,7 @@ def blockwise(search: Search, queries: Matrix, vectors: Matrix, k: int) -> Neigh
 
 
 def _faiss() -> Search | None:
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells which instructions it tries
     try:
         import faiss
     except ImportError:  # comes with the extra `bench`, or `gpu`
