@@ -3,7 +3,6 @@
 Linear, so that it folds into the encoder: a = W (A x − b_pre) + b_lat = (W A) x + …
 """
 
-import math
 import time
 from typing import Any
 
@@ -17,6 +16,7 @@ from csr_qdrant.trainer.data import Array, Split
 from csr_qdrant.trainer.linear_objective import Objective
 from csr_qdrant.trainer.linear_sampling import MatchSampler
 from csr_qdrant.trainer.sampling import Sampler, sampler
+from csr_qdrant.trainer.schedule import falling, set_rate
 from csr_qdrant.trainer.supervision import Labels, Pairs
 
 ROWS = 512  # a step
@@ -46,8 +46,7 @@ def learn_adapter(
             progress = max(progress, spent / LARGEST_SHARE)
         if progress >= 1:
             break
-        for group in optimiser.param_groups:
-            group["lr"] = config.adapter_lr * 0.5 * (1 + math.cos(math.pi * progress))
+        set_rate(optimiser, falling(config.adapter_lr, progress))
         batch = on_device(batches.at(step), device, lambda x: torch.from_numpy(x).to(device))
         optimiser.zero_grad()
         for cosines, term in objective.blocks(matrix, batch):

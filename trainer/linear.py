@@ -37,6 +37,7 @@ from csr_qdrant.trainer.linear_objective import Objective
 from csr_qdrant.trainer.linear_sampling import Batches, MatchSampler, plan_batches
 from csr_qdrant.trainer.linear_validation import AtDims, LinearValidator
 from csr_qdrant.trainer.memory import enough_memory
+from csr_qdrant.trainer.schedule import falling, set_rate
 from csr_qdrant.trainer.supervision import Pairs, checked_supervision
 
 REPORT_EVERY = 10  # steps; reading a loss waits for the device
@@ -186,8 +187,7 @@ class Run:
 
     def update(self, batch: TorchBatch, progress: float) -> Tensor:
         """Take one step; returns the loss before it, ()."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+        set_rate(self.optimiser, falling(self.config.lr, progress))
         self.optimiser.zero_grad()
         blocks, terms = zip(*self.objective.blocks(self.matrix, batch), strict=True)
         share = 1 / len(terms)

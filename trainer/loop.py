@@ -26,6 +26,7 @@ from csr_qdrant.trainer.memory import enough_memory
 from csr_qdrant.trainer.reports import Listeners, StepReport
 from csr_qdrant.trainer.revival import idle_steps, start_anew
 from csr_qdrant.trainer.run import Run, diverged
+from csr_qdrant.trainer.schedule import falling, set_rate
 from csr_qdrant.trainer.step import Outcome
 from csr_qdrant.trainer.supervision import Labels, Pairs, checked_supervision
 
@@ -151,8 +152,7 @@ def _train(run: Run, listeners: Listeners, keeper: Keeper, started: float) -> No
 
 def _one_step(run: Run, batch: TorchBatch) -> StepReport | None:
     config, lr = run.config, learning_rate(run.config, run.lr, run.progress)
-    for group in run.optimiser.param_groups:
-        group["lr"] = lr
+    set_rate(run.optimiser, lr)
     dead = (run.since_active >= run.dead_after).nonzero().squeeze(1)
     outcome = run.compute(batch, dead, step=run.step, progress=run.progress)
     torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip)
@@ -197,7 +197,7 @@ def learning_rate(config: TrainConfig, peak: float, progress: float) -> float:
         return peak * max(progress / config.warmup, 0.01)
     if config.schedule == "constant":
         return peak
-    return peak * 0.5 * (1 + math.cos(math.pi * (progress - config.warmup) / (1 - config.warmup)))
+    return falling(peak, (progress - config.warmup) / (1 - config.warmup))
 
 
 def _validated(run: Run, listeners: Listeners) -> bool:
