@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 DEMO_ARGS ?=
 TEST_ARGS ?=
+# Test processes at once; 0 runs all tests in one, for a debugger.
+TEST_WORKERS ?= auto
 # All of them take about an hour; `make bench BENCH=speed_encode` runs one.
 BENCH ?= speed_train speed_encode speed_index speed_search memory_index quality equal_time
 
@@ -17,7 +19,7 @@ INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 # No test may reach a model hub, not even to look for a newer file. Models of tests are tiny: a
 # second thread of torch's costs more in waiting than it saves.
-PYTEST = HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TEST_ARGS)
+PYTEST = HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) $(TEST_ARGS)
 NEEDS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
