@@ -6,7 +6,8 @@ flipped together.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,11 @@ from csr_qdrant.errors import ConfigError
 
 RESAMPLES = 10_000
 BLOCK = 256  # resamples at a time
+KEPT = 2**27  # draws at most that are kept for the next system
 LEVEL = 0.95
+
+
+Draws: TypeAlias = npt.NDArray[np.uint8]
 
 
 class Comparison(NamedTuple):
@@ -94,11 +99,27 @@ def _clustered(values: Floats, clusters: Rows | None) -> tuple[Floats, Floats]:
 
 
 def _resampled(sums: Floats, counts: Floats, seed: int) -> Iterator[tuple[Floats, Floats]]:
-    # In blocks: all draws at once would be RESAMPLES x m indices.
+    both = np.stack([sums, counts], axis=1)
+    blocks = _kept_draws if RESAMPLES * len(sums) <= KEPT else _draws
+    for drawn in blocks(len(sums), seed):
+        found = drawn.astype(np.float64) @ both
+        yield found[:, 0], found[:, 1]
+
+
+def _draws(m: int, seed: int) -> Iterator[Draws]:
+    """Yield how often each resample draws each of m clusters, (up to BLOCK, m) at a time."""
+    # A count follows a Poisson distribution of mean 1, or is at most m: it fits into a byte.
     random = np.random.default_rng((seed, 1))
     for start in range(0, RESAMPLES, BLOCK):
-        draw = random.integers(0, len(sums), (min(BLOCK, RESAMPLES - start), len(sums)))
-        yield sums[draw].sum(axis=1), counts[draw].sum(axis=1)
+        rows = min(BLOCK, RESAMPLES - start)
+        places = random.integers(0, m, (rows, m)) + np.arange(rows)[:, None] * m
+        yield np.bincount(places.ravel(), minlength=rows * m).reshape(rows, m).astype(np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _kept_draws(m: int, seed: int) -> list[Draws]:
+    """Return the same, kept: all systems of a benchmark resample the same queries."""
+    return list(_draws(m, seed))
 
 
 def _flipped(sums: Floats, seed: int) -> float:
