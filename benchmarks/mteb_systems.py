@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from csr_qdrant.benchmarks.csr_system import CsrSystem
+from csr_qdrant.benchmarks.engine import Quantisation
 from csr_qdrant.benchmarks.mteb_search import Setting
 from csr_qdrant.benchmarks.neighbours import Matrix
-from csr_qdrant.benchmarks.systems import DenseSystem, Quantisation, System, truncated
+from csr_qdrant.benchmarks.systems import DenseSystem, System, truncated
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.stores.base import Datatype

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import qdrant_edge as edge
 import typer
 
-from csr_qdrant.benchmarks.engine import Shard, request
+from csr_qdrant.benchmarks.edge_engine import Shard
+from csr_qdrant.benchmarks.engine import SEARCHED, Asked, DenseVectors, SparseVectors
 from csr_qdrant.benchmarks.measure import Call, interleaved_medians, latencies
 from csr_qdrant.benchmarks.neighbours import Matrix
 from csr_qdrant.benchmarks.record import RESULTS, report, write_record
@@ -33,7 +33,6 @@ from csr_qdrant.benchmarks.synthetic import random_codes, random_vectors
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.errors import ConfigError
 
-NAME = "v"
 PRODUCTS = ("dense product", "sparse product")
 ENGINES = ("engine, dense exact", "engine, sparse index")
 
@@ -89,12 +88,13 @@ class Ways:
         Those of products return `products.Best`, those of the engine `engine.Found`; of a single
         query the engine's own points.
         """
-        dense, sparse = (_requests(each, self._limit) for each in (vectors.tolist(), codes))
         found: dict[str, Call] = {
             PRODUCTS[0]: partial(self._waited, self._dense.search, vectors),
             PRODUCTS[1]: partial(self._waited, self._sparse.search, codes),
         }
-        for (name, shard), asked in zip(self._shards.items(), (dense, sparse), strict=False):
+        both: tuple[Matrix | SparseCodes, ...] = (vectors, codes)
+        for (name, shard), queries in zip(self._shards.items(), both, strict=False):
+            asked = shard.requests(Asked(queries=queries, limit=self._limit))
             if len(asked) == 1:
                 found[name] = partial(shard.query, asked[0])
             else:
@@ -148,20 +148,11 @@ def retrieval_times(config: RetrievalConfig) -> Iterator[dict[str, Any]]:
 
 
 def _shards(vectors: Matrix, codes: SparseCodes, folder: Path) -> tuple[Shard, Shard]:
-    no_graph = edge.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=1)
-    params = edge.EdgeVectorParams(
-        size=vectors.shape[1], distance=edge.Distance.Cosine, hnsw_config=no_graph
-    )
-    dense = Shard(folder / "dense", {NAME: params}, None)
-    dense.build(len(vectors), lambda a, b: [{NAME: row} for row in vectors[a:b].tolist()])
-    sparse = Shard(folder / "sparse", None, {NAME: edge.EdgeSparseVectorParams()})
-    sparse.build(len(codes), lambda a, b: [{NAME: code} for code in codes[a:b].to_edge()])
+    dense = Shard(folder / "dense", {SEARCHED: DenseVectors(size=vectors.shape[1])})
+    dense.build(len(vectors), lambda start, stop: {SEARCHED: vectors[start:stop]})
+    sparse = Shard(folder / "sparse", {SEARCHED: SparseVectors()})
+    sparse.build(len(codes), lambda start, stop: {SEARCHED: codes[start:stop]})
     return dense, sparse
-
-
-def _requests(queries: Any, limit: int) -> list[Any]:
-    rows = queries.to_edge() if isinstance(queries, SparseCodes) else queries
-    return [request(edge.Query.Nearest(row, using=NAME), limit) for row in rows]
 
 
 def main(

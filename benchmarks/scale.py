@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import qdrant_edge as edge
 import typer
 
-from csr_qdrant.benchmarks.engine import Shard, request
+from csr_qdrant.benchmarks.edge_engine import Shard
+from csr_qdrant.benchmarks.engine import SEARCHED, Asked, SparseVectors
 from csr_qdrant.benchmarks.record import RESULTS, report, write_record
 from csr_qdrant.benchmarks.resampled import Resampler, real_vectors
 from csr_qdrant.benchmarks.scale_model import Sizes, Timings, fit_latency, fit_memory
 from csr_qdrant.benchmarks.scale_report import (
-    DATATYPES,
     Measured,
     ScaleConfig,
     Scaled,
@@ -33,7 +32,7 @@ from csr_qdrant.benchmarks.scale_report import (
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.encoder import Encoder
 
-NAME, LIMIT, BLOCK = "codes", 10, 16_384
+LIMIT, BLOCK = 10, 16_384
 WARM_UP = 20
 
 
@@ -48,20 +47,15 @@ def measure(
     codes: SparseCodes, queries: SparseCodes, config: ScaleConfig, folder: Path
 ) -> Measured:
     """Index `codes` in a new `folder`, and time `queries` at each number of latents."""
-    params = {NAME: edge.EdgeSparseVectorParams(datatype=DATATYPES[config.datatype])}
-    shard = Shard(folder, None, params)
+    shard = Shard(folder, {SEARCHED: SparseVectors(datatype=config.datatype)})
     try:
-
-        def named(start: int, stop: int) -> list[dict[str, Any]]:
-            return [{NAME: c} if c.indices else {} for c in codes[start:stop].to_edge()]
-
-        build = shard.build(len(codes), named)
+        build = shard.build(len(codes), lambda start, stop: {SEARCHED: codes[start:stop]})
         lists = np.bincount(codes.indices, minlength=codes.h)
         timings = {
             k: _timed(shard, queries.truncated(k).normalised(), lists, len(codes), config.repeats)
             for k in config.query_ks
         }
-        sizes = shard.index_bytes(NAME), int(np.count_nonzero(lists)), len(codes.values)
+        sizes = shard.sizes(SEARCHED).index_bytes, int(np.count_nonzero(lists)), len(codes.values)
         return Measured(build, *sizes, timings)
     finally:
         shard.close()
@@ -90,7 +84,7 @@ def run(codes: SparseCodes, queries: SparseCodes, config: ScaleConfig, folder: P
 
 
 def _timed(shard: Shard, queries: SparseCodes, lists: Any, n: int, repeats: int) -> Timings:
-    asked = [request(edge.Query.Nearest(c, using=NAME), LIMIT) for c in queries.to_edge()]
+    asked = shard.requests(Asked(queries=queries, limit=LIMIT))
     for each in asked[:WARM_UP]:
         shard.query(each)
     seconds = np.empty((repeats, len(asked)))

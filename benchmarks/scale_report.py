@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import qdrant_edge as edge
 
 from csr_qdrant.benchmarks.engine import BuildReport
 from csr_qdrant.benchmarks.scale_model import (
@@ -15,11 +14,9 @@ from csr_qdrant.benchmarks.scale_model import (
     predict,
 )
 from csr_qdrant.errors import ConfigError
+from csr_qdrant.stores.base import Datatype
 
-DATATYPES = {
-    "f32": edge.VectorStorageDatatype.Float32,
-    "u8": edge.VectorStorageDatatype.Uint8,
-}
+DATATYPES: tuple[Datatype, ...] = ("f32", "u8")
 GOAL = 0.3  # relative error of the predicted p50, at most
 COLLECTIONS = ((10_000_000, 1), (10_000_000, 4), (100_000_000, 16), (1_000_000_000, 128))
 
@@ -32,7 +29,7 @@ class ScaleConfig:
     checked: tuple[int, ...] = (1_000_000,)
     k: int = 32  # active latents of documents
     query_ks: tuple[int, ...] = (4, 8, 16, 32)
-    datatype: str = "f32"
+    datatype: Datatype = "f32"
     queries: int = 200
     repeats: int = 5  # times that each query is timed
 

@@ -6,13 +6,13 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 import pytest
-import qdrant_edge
 
 from csr_qdrant.benchmarks.csr_system import CsrSystem
-from csr_qdrant.benchmarks.engine import Found, Shard
+from csr_qdrant.benchmarks.edge_engine import Shard
+from csr_qdrant.benchmarks.engine import Asked, DenseVectors, Found, Quantisation
 from csr_qdrant.benchmarks.metrics import recall
 from csr_qdrant.benchmarks.neighbours import Matrix, exact_neighbours, unit_rows
-from csr_qdrant.benchmarks.systems import DenseSystem, Quantisation, System, truncated
+from csr_qdrant.benchmarks.systems import DenseSystem, System, truncated
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.errors import ConfigError
 
@@ -139,7 +139,8 @@ def test_quantised_vectors_are_searched_and_rescored(kind: Quantisation, tmp_pat
     assert measured.searched < 2 * D
     if size is not None:
         assert measured.searched == pytest.approx(size, abs=0.5)
-    rescored = system.rescoring("rescored", 200)
+    rescored = DenseSystem(name="rescored", m=0, quantisation=kind, candidates=200)
+    rescored.sharing(system)
     found = rescored.search(QUERIES, LIMIT)
     np.testing.assert_allclose(found.scores, _cosines(found), atol=1e-5)
     assert _recall(found) > min(plain + 0.25, 0.99)
@@ -220,18 +221,14 @@ def test_settings_that_cannot_work_are_refused(tmp_path: Path) -> None:
         DenseSystem(name="x", quantisation="int4")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="changes nothing"):
         DenseSystem(name="x", candidates=10)
-    with pytest.raises(ConfigError, match="only quantised vectors"):
-        DenseSystem(name="x").rescoring("y", 10)
 
 
 def test_searching_twice_the_batch_size_keeps_the_order(tmp_path: Path) -> None:
-    params = qdrant_edge.EdgeVectorParams(size=2, distance=qdrant_edge.Distance.Cosine)
-    shard = Shard(tmp_path / "shard", {"v": params}, None)
+    shard = Shard(tmp_path / "shard", {"v": DenseVectors(size=2)})
     angles = np.linspace(0, 1, 300)
-    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).tolist()
-    shard.build(300, lambda start, stop: [{"v": row} for row in rows[start:stop]])
-    nearest = [qdrant_edge.Query.Nearest(row, using="v") for row in rows]
-    requests = [qdrant_edge.QueryRequest(limit=1, query=query) for query in nearest]
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    shard.build(300, lambda start, stop: {"v": rows[start:stop]})
+    requests = shard.requests(Asked(queries=rows, limit=1, using="v"))
     asked = [None if i % 7 == 0 else request for i, request in enumerate(requests)]
     found = shard.search(asked, 1).rows[:, 0]
     assert found.tolist() == [-1 if i % 7 == 0 else i for i in range(300)]

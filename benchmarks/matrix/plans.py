@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any
 
 from csr_qdrant.benchmarks.csr_system import CsrSystem
+from csr_qdrant.benchmarks.engine import Quantisation
 from csr_qdrant.benchmarks.matrix.config import BenchConfig
 from csr_qdrant.benchmarks.matrix.models import Coder, Models, Shortener, first_dimensions
 from csr_qdrant.benchmarks.neighbours import Matrix
-from csr_qdrant.benchmarks.systems import DenseSystem, EdgeSystem, Quantisation
+from csr_qdrant.benchmarks.systems import DenseSystem, EdgeSystem
 from csr_qdrant.errors import ConfigError
 
 BASELINE = "dense float32, exact"
