@@ -32,7 +32,7 @@ def info(server: ServerSettings, path: Target = None, json: AsJson = False) -> N
             described = _collection(place)
     elif (path / DESCRIPTION).is_file():
         described = _adapter(path)
-    elif path.is_dir():
+    elif path.is_dir() or path.as_posix().startswith("hf:"):
         described = _encoder(path)
     elif path.suffix == ".safetensors":
         described = _codes(path)

@@ -31,6 +31,7 @@ COMMANDS = {
     "index": "Write codes into a Qdrant collection, embedded or on a server.",
     "query": "Search a collection by text or by vectors.",
     "bench": "Measure every way to shrink vectors, on your data.",
+    "push": "Put an encoder on the Hugging Face Hub.",
     "info": "Describe an encoder, a collection or a file of codes.",
 }
 PACKAGE = "csr_qdrant.cli"

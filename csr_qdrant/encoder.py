@@ -200,7 +200,14 @@ class Encoder:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Encoder":
-        """Read an encoder folder, ours or sentence-transformers'; raises CsrError for others."""
+        """Read an encoder folder, ours or sentence-transformers'; raises CsrError for others.
+
+        `hf:OWNER/NAME[@REVISION]` is one on the Hugging Face Hub.
+        """
+        if (name := Path(folder).as_posix()).startswith("hf:"):
+            from csr_qdrant.integrations.hub import from_hub
+
+            return from_hub(name)
         from csr_qdrant.interchange import load_encoder
 
         return load_encoder(Path(folder))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
+from safetensors import SafetensorError, deserialize
 from safetensors.numpy import load_file, save_file
 
 from csr_qdrant.atomic import replaced_folder
@@ -25,6 +25,7 @@ MODULES, PICKLE = "modules.json", "pytorch_model.bin"  # that sentence-transform
 FORMAT_VERSION = 1
 REQUIRED = ("decoder.linear.weight", "latent_bias", "pre_bias")
 STEPS = "stats_last_nonzero"
+_PLAIN_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8"}
 TIED_ALIAS = {"encoder.weight": "decoder.linear.weight"}
 
 
@@ -49,7 +50,7 @@ def load_encoder(folder: Path) -> Encoder:
 
     Raises CsrError for a folder that is missing, holds no encoder, is damaged or too new.
     """
-    module = _module_folder(folder)
+    module = module_folder(folder)
     _require_files(module)
     config, tensors = _read_object(module / CONFIG), _read_tensors(module / WEIGHTS)
     info = _read_info(module / INFO)
@@ -111,7 +112,7 @@ def _tensors(encoder: Encoder) -> dict[str, npt.NDArray[Any]]:
     }
 
 
-def _module_folder(folder: Path) -> Path:
+def module_folder(folder: Path) -> Path:
     """Return the folder itself, or its SparseAutoEncoder module if it is a whole pipeline."""
     if not folder.is_dir():
         raise CsrError(f"there is no folder {folder}: give the folder that `csr train` wrote")
@@ -119,12 +120,18 @@ def _module_folder(folder: Path) -> Path:
     if not modules.is_file():
         return folder
     try:
-        for module in _read_json(modules):
-            if str(module["type"]).endswith("SparseAutoEncoder"):
-                return folder / str(module["path"])
+        path = next((str(m["path"]) for m in _read_json(modules) if _makes_codes(m)), None)
     except (TypeError, KeyError) as error:
         raise CsrError(f"{modules} is damaged ({error!r}): copy it anew") from error
-    raise CsrError(f"{folder} is a pipeline without a SparseAutoEncoder: it makes no CSR codes")
+    if path is None:
+        raise CsrError(f"{folder} is a pipeline without a SparseAutoEncoder: it makes no CSR codes")
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise CsrError(f"{modules} names {path!r}, outside of its folder: get it from its makers")
+    return folder / path
+
+
+def _makes_codes(module: Any) -> bool:
+    return str(module["type"]).endswith("SparseAutoEncoder")
 
 
 def _require_files(module: Path) -> None:
@@ -172,7 +179,23 @@ def _read_json(path: Path) -> Any:
 def _read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         return dict(load_file(path))
-    except (KeyError, TypeError) as error:  # a type that numpy lacks, such as bfloat16
-        raise CsrError(f"{path} cannot be read ({error}): save its weights as float32") from error
+    except (AttributeError, KeyError, TypeError):  # a type that numpy lacks
+        return _read_bfloat16(path)
     except (OSError, SafetensorError, ValueError) as error:
         raise CsrError(f"{path} is damaged ({error}): copy it anew or train again") from error
+
+
+def _read_bfloat16(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read a file with bfloat16 tensors, which are the upper halves of float32."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name, tensor in deserialize(path.read_bytes()):  # type: ignore[no-untyped-call]
+        if tensor["dtype"] == "BF16":
+            halves = np.frombuffer(tensor["data"], "<u2").astype(np.uint32)
+            arrays[name] = (halves << 16).view(np.float32).reshape(tensor["shape"])
+        elif (kind := _PLAIN_TYPES.get(tensor["dtype"])) is not None:
+            arrays[name] = np.frombuffer(tensor["data"], kind).reshape(tensor["shape"])
+        else:
+            raise CsrError(
+                f"{path} cannot be read, {name} is {tensor['dtype']}: save its weights as float32"
+            )
+    return arrays

@@ -138,7 +138,7 @@ def test_sentence_transformers_uses_the_device(tiny_model: Path) -> None:
     from csr_qdrant.embedders.sentence_transformer import SentenceTransformerEmbedder
 
     embedder = SentenceTransformerEmbedder(str(tiny_model), device="meta")
-    assert embedder._model.device.type == "meta"
+    assert embedder.model.device.type == "meta"
     with pytest.raises(CsrError, match="check the path or name and the device"):
         load_embedder(f"sentence-transformers:{tiny_model}", device="no-such-device")
 

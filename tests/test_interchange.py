@@ -159,6 +159,16 @@ def test_half_precision_weights_are_widened(trained: Encoder, tmp_path: Path) ->
     np.testing.assert_allclose(loaded.weight, trained.weight, atol=1e-3)
 
 
+def test_bfloat16_weights_are_widened_exactly(trained: Encoder, tmp_path: Path) -> None:
+    trained.save(tmp_path / "half")
+    cast(tmp_path / "half", torch.bfloat16, ("decoder.linear.weight", "pre_bias"))
+    loaded = Encoder.load(tmp_path / "half")
+    expected = torch.from_numpy(trained.weight.copy()).bfloat16().float().numpy()
+    np.testing.assert_array_equal(loaded.weight, expected)
+    np.testing.assert_array_equal(loaded.latent_bias, trained.latent_bias)
+    assert loaded.steps_since_active is not None and loaded.steps_since_active.shape == (H,)
+
+
 def test_an_existing_folder_is_replaced_only_on_request(trained: Encoder, tmp_path: Path) -> None:
     trained.save(tmp_path / "encoder")
     other = trained.with_k(2)
@@ -222,12 +232,17 @@ def as_pickle(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"latent_bias": 1}))
 
 
-def as_bfloat16(folder: Path) -> None:
+def cast(folder: Path, dtype: torch.dtype, names: tuple[str, ...]) -> None:
     from safetensors.torch import load_file as load
     from safetensors.torch import save_file as save
 
     file = folder / "model.safetensors"
-    save({name: tensor.bfloat16() for name, tensor in load(file).items()}, file)
+    tensors = load(file)
+    save(tensors | {name: tensors[name].to(dtype) for name in names}, file)
+
+
+def as_float8(folder: Path) -> None:
+    cast(folder, torch.float8_e4m3fn, ("pre_bias",))
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -237,7 +252,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "truncated": (content("model.safetensors", lambda b: b[:-9]), r"safetensors is damaged \("),
     "empty": (content("model.safetensors", lambda b: b""), r"safetensors is damaged \("),
     "no safetensors": (content("model.safetensors", lambda b: b"x" * 99), r"is damaged \("),
-    "bfloat16": (as_bfloat16, r"cannot be read \(.*bfloat16.*\): save its weights as float32"),
+    "float8": (as_float8, r"cannot be read, \w+ is F8_E4M3: save its weights as float32"),
     "no JSON": (content("config.json", lambda b: b[:-9]), r"config\.json is damaged \("),
     "no UTF-8": (content("config.json", lambda b: b"\xff"), r"config\.json is damaged \("),
     "deep JSON": (content("config.json", lambda b: b"[" * 10**5), r"config\.json is damaged \("),
@@ -294,6 +309,10 @@ def test_no_folder_and_pipelines_without_codes(tmp_path: Path) -> None:
     modules.write_text(json.dumps(described[:2]))
     with pytest.raises(CsrError, match="is a pipeline without a SparseAutoEncoder"):
         Encoder.load(tmp_path / "model")
+    for outside in ("../elsewhere", "/etc"):
+        modules.write_text(json.dumps([{"type": "x.SparseAutoEncoder", "path": outside}]))
+        with pytest.raises(CsrError, match=f"names '{outside}', outside of its folder"):
+            Encoder.load(tmp_path / "model")
     for damaged in ("{", '{"a": 1}', "[1]", '[{"type": "x.SparseAutoEncoder"}]'):
         modules.write_text(damaged)
         with pytest.raises(CsrError, match=r"modules\.json is damaged \("):

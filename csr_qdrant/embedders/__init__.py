@@ -25,6 +25,7 @@ def load_embedder(uri: str, device: str | None = None, *, own_code: bool = False
     """Load the embedder that `uri` names.
 
     That is one of `wordllama[:DIM]`, `sentence-transformers:NAME-or-PATH[?dims=D&prompt=NAME]`,
+    `sparse-encoder:NAME-or-PATH` (the dense vectors within a pipeline that makes CSR codes),
     `open_clip:MODEL/PRETRAINED`, `timm:NAME[@CHECKPOINT]` (images only) and
     `python:package.module:function`.
 
@@ -44,6 +45,10 @@ def load_embedder(uri: str, device: str | None = None, *, own_code: bool = False
         from csr_qdrant.embedders.sentence_transformer import SentenceTransformerEmbedder
 
         return SentenceTransformerEmbedder(rest, device)
+    if scheme == "sparse-encoder":
+        from csr_qdrant.integrations.sentence_transformers import SparseEncoderBackbone
+
+        return SparseEncoderBackbone(rest, device)
     if scheme == "timm":
         from csr_qdrant.embedders.timm_model import TimmEmbedder
 
@@ -64,7 +69,7 @@ def load_image_embedder(
     uri: str, device: str | None = None, *, own_code: bool = False
 ) -> ImageEmbedder:
     """Load the embedder of images that `uri` names; parameters and errors as `load_embedder`."""
-    if uri.partition(":")[0] in ("wordllama", "sentence-transformers"):
+    if uri.partition(":")[0] in ("wordllama", "sentence-transformers", "sparse-encoder"):
         raise ConfigError(f"{uri} embeds texts only, got images: choose one of {KNOWN_OF_IMAGES}")
     # All others know images, too, which the name of the scheme tells and their type does not.
     return cast(ImageEmbedder, load_embedder(uri, device, own_code=own_code))

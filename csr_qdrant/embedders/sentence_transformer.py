@@ -30,10 +30,10 @@ class SentenceTransformerEmbedder:
         name, options = _parsed(self.uri, model)
         if not name:
             raise ConfigError(f"{SCHEME} needs a model: write {SCHEME}:NAME-or-PATH")
-        self._model = _load(name, device)
+        self.model = _load(name, device)
         self._truncate(options.dims)
         self._check_prompt(options.prompt)
-        self._prompt = options.prompt
+        self.prompt = options.prompt
         self.dimension = self._dimension()
 
     def embed_documents(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -45,10 +45,10 @@ class SentenceTransformerEmbedder:
         return self._embed(self._encoder("encode_query"), texts)
 
     def _encoder(self, name: str) -> Callable[..., Any]:
-        if self._prompt is not None:
-            return partial(self._model.encode, prompt_name=self._prompt)
+        if self.prompt is not None:
+            return partial(self.model.encode, prompt_name=self.prompt)
         # `encode_document` and `encode_query` came with version 5.
-        method: Callable[..., Any] = getattr(self._model, name, self._model.encode)
+        method: Callable[..., Any] = getattr(self.model, name, self.model.encode)
         return method
 
     def _truncate(self, dims: int | None) -> None:
@@ -57,11 +57,11 @@ class SentenceTransformerEmbedder:
         whole = self._dimension()
         if not 1 <= dims <= whole:
             raise ConfigError(f"{self.uri}: dims must be in 1..{whole}, got {dims}")
-        self._model.truncate_dim = dims
+        self.model.truncate_dim = dims
 
     def _check_prompt(self, prompt: str | None) -> None:
-        if prompt is not None and prompt not in self._model.prompts:
-            known = ", ".join(self._model.prompts) or "none"
+        if prompt is not None and prompt not in self.model.prompts:
+            known = ", ".join(self.model.prompts) or "none"
             raise ConfigError(f"{self.uri}: the model has no prompt {prompt!r} (it has: {known})")
 
     def _embed(self, encode: Callable[..., Any], texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -74,10 +74,10 @@ class SentenceTransformerEmbedder:
         return checked_vectors(vectors, len(given), self.dimension, self.uri)
 
     def _dimension(self) -> int:
-        ask = getattr(self._model, "get_embedding_dimension", None)  # its name since version 5.1
-        known = (ask or self._model.get_sentence_embedding_dimension)()
+        ask = getattr(self.model, "get_embedding_dimension", None)  # its name since version 5.1
+        known = (ask or self.model.get_sentence_embedding_dimension)()
         # Models made of unusual modules do not know it.
-        return int(known or np.shape(self._model.encode(["a"]))[-1])
+        return int(known or np.shape(self.model.encode(["a"]))[-1])
 
 
 class _Options(NamedTuple):
