@@ -23,6 +23,7 @@ from csr_qdrant.ids import (
 from csr_qdrant.points import Added, Rows, check_counts, directed_codes, make_points
 from csr_qdrant.queries import Queries, Query, are_texts, as_batch, as_vectors, external_hits
 from csr_qdrant.stores.base import Datatype, Hit, Json, Schema, Search, Store, StoredPoint
+from csr_qdrant.stores.checks import refuse_attached
 
 ENCODER_FOLDER = "encoder"
 __all__ = ["Added", "Collection", "Hit"]
@@ -190,8 +191,10 @@ class Collection(Closing):
         normalised, (n, h)). Rows without an active latent are stored without a code and counted.
 
         Raises CsrError for NaN or infinity, all-zero vectors (unless `skip_zero`), repeated ids,
-        unequal counts or wrong dimensions, before anything of this call is written.
+        unequal counts or wrong dimensions, before anything of this call is written, and for a
+        collection to which codes were attached: see `CsrQdrant`.
         """
+        refuse_attached(self.store.schema)
         if sum(given is not None for given in (vectors, texts, codes)) != 1:
             raise ConfigError("give exactly one of vectors, texts and codes")
         if texts is not None:
@@ -319,6 +322,7 @@ class Collection(Closing):
             **self.identity.to_json(),
             "datatype": schema.datatype,
             "keeps_dense": self.keeps_dense,
+            "attached": schema.attached,
             "code_name": schema.code_name,
             "dense_name": schema.dense_name if self.keeps_dense else None,
         }

@@ -97,6 +97,7 @@ def test_a_folder_holds_all_that_it_needs(encoder: Encoder, tmp_path: Path) -> N
             "embedder": None,
             "datatype": "f16",
             "keeps_dense": True,
+            "attached": False,
             "code_name": "csr",
             "dense_name": "dense",
         }

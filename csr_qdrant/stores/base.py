@@ -1,7 +1,7 @@
 """What a store is: points with codes, kept and searched by one of Qdrant's engines."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -17,21 +17,39 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Schema:
-    """The vectors of a collection: codes always, dense vectors if they are kept for rescoring."""
+    """The vectors of a collection: codes always, dense vectors if they are kept for rescoring.
+
+    An attached collection is somebody else's, to which codes were added: it may hold more vectors
+    than are named here, and only the codes may be written.
+    """
 
     h: int
     datatype: Datatype = "f32"  # of the values in the sparse index
     dense_dim: int | None = None  # None: no dense vectors are kept
     dense_datatype: Literal["f32", "f16"] = "f32"
     code_name: str = "csr"
-    dense_name: str = "dense"
+    dense_name: str = "dense"  # empty, in an attached collection: the unnamed vector
+    attached: bool = False
 
     def __post_init__(self) -> None:
         """Check the settings."""
         if self.datatype not in ("f32", "f16", "u8"):
             raise ConfigError(f"datatype must be f32, f16 or u8, got {self.datatype!r}")
-        if self.code_name == self.dense_name or not self.code_name or not self.dense_name:
+        unnamed = not self.dense_name and not self.attached
+        if self.code_name == self.dense_name or not self.code_name or unnamed:
             raise ConfigError("codes and dense vectors need two different, non-empty vector names")
+
+    def to_json(self) -> Json:
+        """Return plain values; older releases know all that stand in a collection of our own."""
+        values = asdict(self)
+        if not self.attached:
+            del values["attached"]
+        return values
+
+    @property
+    def vector_names(self) -> list[str]:
+        """Names of the codes and of the dense vectors, if they are kept."""
+        return [self.code_name, *([self.dense_name] if self.dense_dim is not None else [])]
 
 
 @dataclass(frozen=True, slots=True)

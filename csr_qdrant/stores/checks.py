@@ -13,8 +13,21 @@ from csr_qdrant.ids import PointId
 from csr_qdrant.stores.base import PointBatch, Schema, Search
 
 
+def refuse_attached(schema: Schema) -> None:
+    """Raise CsrError for an attached collection: writing whole points would drop what is not ours.
+
+    A point that is written anew keeps only the vectors and the payload that come with it.
+    """
+    if schema.attached:
+        raise CsrError(
+            "codes were attached to this collection, which holds more than them: write its points "
+            "through csr_qdrant.client.CsrQdrant, or as before and run `csr attach` again"
+        )
+
+
 def check_points(points: PointBatch, schema: Schema) -> None:
     """Raise CsrError unless `points` fit `schema`: equal counts, h, dense shape, finite values."""
+    refuse_attached(schema)
     counts = {"ids": len(points.ids), "codes": len(points.codes), "payloads": len(points.payloads)}
     if points.dense is not None:
         counts["dense vectors"] = len(points.dense)

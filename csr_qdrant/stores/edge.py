@@ -3,6 +3,7 @@
     FOLDER/collection.json   format version, schema and metadata
     FOLDER/shard/            the engine's files
 
+Where codes were attached to a bare shard, its files stay where they are, in FOLDER itself.
 Edge is in beta; nothing else in this package imports it, apart from conversions of codes.
 """
 
@@ -24,7 +25,12 @@ from csr_qdrant.stores.checks import (
     check_search,
 )
 from csr_qdrant.stores.disk import DiskSizes, disk_sizes, require_space
-from csr_qdrant.stores.edge_folder import plain_errors, read_description, write_description
+from csr_qdrant.stores.edge_folder import (
+    plain_errors,
+    read_description,
+    shard_folder,
+    write_description,
+)
 from csr_qdrant.stores.edge_points import (
     bytes_to_write,
     engine_points,
@@ -88,7 +94,8 @@ class EdgeStore(Closing):
         path = Path(folder)
         schema, metadata = read_description(path)
         with plain_errors(path):
-            return cls(path, engine.EdgeShard.load(str(path / "shard")), schema, metadata)
+            shard = shard_folder(path, schema)
+            return cls(path, engine.EdgeShard.load(str(shard)), schema, metadata)
 
     @property
     def location(self) -> str:
@@ -160,7 +167,7 @@ class EdgeStore(Closing):
         shard = self._shard
         with plain_errors(self._folder):
             found = shard.retrieve(
-                known_ids(ids), with_payload=True, with_vector=self._vector_names
+                known_ids(ids), with_payload=True, with_vector=self._schema.vector_names
             )
         return [stored_point(record, self._schema) for record in found]
 
@@ -173,7 +180,7 @@ class EdgeStore(Closing):
                 offset=None if offset is None else check_point_id(offset),
                 limit=limit,
                 with_payload=True,
-                with_vector=self._vector_names,
+                with_vector=self._schema.vector_names,
             )
             found, following = self._shard.scroll(request)
         next_offset = None if following is None else plain_id(following)
@@ -187,7 +194,7 @@ class EdgeStore(Closing):
 
     def sizes(self) -> DiskSizes:
         """Measure the folder on disk, without what stands beside the engine's own files."""
-        return disk_sizes(self._folder / "shard", self._schema.code_name)
+        return disk_sizes(shard_folder(self._folder, self._schema), self._schema.code_name)
 
     def flush(self) -> None:
         """Make everything written so far durable."""
@@ -221,11 +228,6 @@ class EdgeStore(Closing):
             raise CsrError(f"the collection {self._folder} is closed: open it again")
         return self._handle
 
-    @property
-    def _vector_names(self) -> list[str]:
-        kept = [self._schema.dense_name] if self._schema.dense_dim is not None else []
-        return [self._schema.code_name, *kept]
-
     def _update(self, operation: Any) -> None:
         shard = self._shard
         with plain_errors(self._folder):
@@ -250,7 +252,7 @@ class EdgeStore(Closing):
         return [
             engine.QueryRequest(
                 limit=request.limit,
-                query=engine.Query.Nearest(dense.tolist(), using=self._schema.dense_name),
+                query=engine.Query.Nearest(dense.tolist(), using=self._schema.dense_name or None),
                 prefetches=[
                     engine.Prefetch(limit=request.candidates, query=code, filter=condition)
                 ],

@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 from csr_qdrant.atomic import write_json
@@ -20,7 +19,7 @@ def write_description(folder: Path, schema: Schema, metadata: Json) -> None:
         json.dumps(metadata, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise CsrError(f"metadata of a collection must be JSON: {error}") from error
-    description = {"format": FORMAT, "schema": asdict(schema), "metadata": metadata}
+    description = {"format": FORMAT, "schema": schema.to_json(), "metadata": metadata}
     write_json(folder / "collection.json", description)
 
 
@@ -41,6 +40,12 @@ def read_description(folder: Path) -> tuple[Schema, Json]:
         return Schema(**description["schema"]), dict(description["metadata"])
     except (ValueError, KeyError, TypeError) as error:
         raise CsrError(f"{path} is damaged ({error}): restore it or index again") from error
+
+
+def shard_folder(folder: Path, schema: Schema) -> Path:
+    """Return where the engine's files are; in a bare shard with attached codes, `folder` itself."""
+    own = folder / "shard"
+    return folder if schema.attached and not own.is_dir() else own
 
 
 @contextmanager

@@ -9,7 +9,9 @@ from csr_qdrant.stores.base import Schema, StoredPoint
 
 def stored_point(record: Any, schema: Schema) -> StoredPoint:
     """Return an engine's record as a stored point."""
-    vectors = record.vector if isinstance(record.vector, Mapping) else {}
+    # Engines give a lone unnamed vector bare and others by name.
+    bare = {} if record.vector is None else {"": record.vector}
+    vectors = record.vector if isinstance(record.vector, Mapping) else bare
     code = vectors.get(schema.code_name)
     return StoredPoint(
         plain_id(record.id),

@@ -170,7 +170,7 @@ class ServerStore(Closing):
         found = self._call(
             READS,
             lambda: self._client.retrieve(
-                self._name, known, with_payload=True, with_vectors=self._vector_names
+                self._name, known, with_payload=True, with_vectors=self._schema.vector_names
             ),
         )
         return [stored_point(record, self._schema) for record in found]
@@ -187,7 +187,7 @@ class ServerStore(Closing):
                 limit=limit,
                 offset=start,
                 with_payload=True,
-                with_vectors=self._vector_names,
+                with_vectors=self._schema.vector_names,
             ),
         )
         points = [stored_point(record, self._schema) for record in found]
@@ -226,11 +226,6 @@ class ServerStore(Closing):
         self._call(ONCE, lambda: config.refuse_old(self._client))
         return self._call(ONCE, lambda: self._client.collection_exists(self._name))
 
-    @property
-    def _vector_names(self) -> list[str]:
-        kept = [self._schema.dense_name] if self._schema.dense_dim is not None else []
-        return [self._schema.code_name, *kept]
-
     def _queries(self, request: Search) -> list[models.QueryRequest]:
         condition, schema = client_filter(request.filter), self._schema
         codes = request.codes.to_qdrant()
@@ -254,7 +249,7 @@ class ServerStore(Closing):
                     limit=request.candidates,
                 ),
                 query=dense.tolist(),
-                using=schema.dense_name,
+                using=schema.dense_name or None,
                 limit=request.limit,
                 with_payload=request.payload,
             )

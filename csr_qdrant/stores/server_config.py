@@ -1,7 +1,6 @@
 """How a collection is set up on a server, and what is read back from one that exists."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -106,7 +105,7 @@ def sparse_config(schema: Schema) -> dict[str, models.SparseVectorParams]:
 def first_metadata(schema: Schema, metadata: Mapping[str, Any]) -> Json:
     """Return what a new collection holds as metadata, all under keys of our own."""
     own = {f"{META_KEY}.{key}": value for key, value in metadata.items()}
-    return {META_KEY: {"format": FORMAT, "schema": asdict(schema)}, **own}
+    return {META_KEY: {"format": FORMAT, "schema": schema.to_json()}, **own}
 
 
 def read_schema(info: models.CollectionInfo, location: str) -> Schema:
