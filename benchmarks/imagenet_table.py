@@ -22,7 +22,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from csr_qdrant.benchmarks.authors_checkpoint import read_checkpoint
 from csr_qdrant.benchmarks.dims_systems import nearest_codes
 from csr_qdrant.benchmarks.faiss_exact import ground_truth
 from csr_qdrant.benchmarks.labelled_metrics import top1
@@ -32,6 +31,7 @@ from csr_qdrant.benchmarks.neighbours import Neighbours
 from csr_qdrant.benchmarks.record import RESULTS, write_record
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.integrations.checkpoint import read_checkpoint
 
 # arXiv 2503.01776, table 4: 1-NN top-1 in per cent by active latents, or dimensions for MRL.
 PUBLISHED: Mapping[str, Mapping[int, float]] = {

@@ -13,11 +13,11 @@ import typer
 from torch import Tensor
 from typer.testing import CliRunner
 
-from csr_qdrant.benchmarks.authors_checkpoint import read_checkpoint
 from csr_qdrant.benchmarks.imagenet_table import PUBLISHED, main, read_encoders, scored
 from csr_qdrant.benchmarks.labelled_task import load_pair
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.integrations.checkpoint import read_checkpoint
 
 D, H = 24, 96
 

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from csr_qdrant.encoder import Encoder
-from csr_qdrant.errors import CsrError
+from csr_qdrant.errors import CsrError, MissingExtraError
 from csr_qdrant.sources.files import existing_file, reason
 
 WEIGHTS = ("encoder.weight", "decoder.linear.weight")
@@ -57,6 +56,10 @@ def read_checkpoint(path: Path, k: int) -> Encoder:
 
 def _state(path: Path) -> dict[str, Any]:
     try:
+        import torch
+    except ImportError as error:
+        raise MissingExtraError("torch", "train") from error
+    try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CsrError(
@@ -69,6 +72,6 @@ def _state(path: Path) -> dict[str, Any]:
 
 
 def _array(value: Any, path: Path) -> npt.NDArray[np.float32]:
-    if not isinstance(value, torch.Tensor):
+    if not hasattr(value, "numpy"):  # only tensors have got so far
         raise CsrError(f"{path} is damaged, its weights are no tensors: copy it anew")
     return np.ascontiguousarray(value.float().numpy(), np.float32)
