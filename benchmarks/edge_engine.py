@@ -214,6 +214,12 @@ class EdgeEngine:
         """Nothing: the pinned version has every kind."""
         return None
 
+    def memory_bytes(self) -> None:
+        """Nothing: each index is measured by itself."""
+
+    def finished(self) -> None:
+        """Keep the folders, so that another run with more systems goes on there."""
+
 
 def placed(place: Path | Place) -> Place:
     """Return a place; a path stands for a shard in that folder."""

@@ -242,6 +242,12 @@ class Engine(Protocol):
     def lacks(self, quantisation: str) -> str | None:
         """Say in a sentence why it cannot quantise so; None if it can."""
 
+    def memory_bytes(self) -> Mapping[str, int] | None:
+        """Return what all of it takes now, None where each index is measured or nobody knows."""
+
+    def finished(self) -> None:
+        """Take note that the run is over and its indexes have served."""
+
 
 # --- rows in blocks -----------------------------------------------------------------------------
 

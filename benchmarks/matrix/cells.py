@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from csr_qdrant.atomic import replaced_file, write_json
+from csr_qdrant.benchmarks.engine import Engine, Place
 from csr_qdrant.benchmarks.matrix.config import WORK
 from csr_qdrant.benchmarks.matrix.plans import Plan
 from csr_qdrant.benchmarks.matrix.task import BenchTask
-from csr_qdrant.benchmarks.measure import versions
 from csr_qdrant.benchmarks.metrics import Floats
 from csr_qdrant.errors import CsrError
 
@@ -26,9 +26,10 @@ class Cells:
     """The folder of one benchmark: `cells/`, and the indexes that they were measured on."""
 
     folder: Path
+    engine: Engine
 
     @classmethod
-    def of(cls, folder: Path, task: BenchTask) -> "Cells":
+    def of(cls, folder: Path, task: BenchTask, engine: Engine) -> "Cells":
         """Take up the benchmark in `folder`, or begin one there.
 
         Raises CsrError if it holds another task's, or something else.
@@ -39,7 +40,7 @@ class Cells:
             "fingerprint": task.fingerprint,
             "queries": task.query_fingerprint,
             "depth": task.depth,
-            "engine": versions().get("qdrant-edge-py"),
+            "engine": engine.identity,
         }
         if about.exists():
             found = read_json(about)
@@ -52,7 +53,7 @@ class Cells:
             raise CsrError(f"{folder} holds something else: choose an empty --output")
         else:
             write_json(about, told)
-        return cls(folder)
+        return cls(folder, engine)
 
     def judged_by(self, values: Mapping[str, Floats]) -> None:
         """Take note of what exact results are worth, by which judgements are told apart.
@@ -71,14 +72,14 @@ class Cells:
             )
         write_json(about, told)
 
-    def index_folder(self, plan: Plan) -> Path:
-        """Return where the index that `plan` searches lies."""
-        return self.folder / "indexes" / _file_name(plan.index)
+    def place(self, plan: Plan) -> Place:
+        """Return where the index that `plan` searches is."""
+        return self.engine.place(self.folder / "indexes" / _file_name(plan.index))
 
     def read(self, plan: Plan) -> Cell | None:
         """Return what was measured of a system with these very settings, or None."""
         path = self._path(plan)
-        if not path.exists() or not self.index_folder(plan).exists():
+        if not path.exists() or not self.place(plan).exists():
             return None
         cell = read_json(path)
         return cell if cell.get("key") == plan.key else None

@@ -1,9 +1,6 @@
 """A benchmark from plan to report: indexes built one by one, then all timed together."""
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,21 +9,23 @@ import numpy as np
 
 from csr_qdrant.atomic import write_json
 from csr_qdrant.benchmarks.csr_system import CsrSystem
+from csr_qdrant.benchmarks.edge_engine import EdgeEngine
+from csr_qdrant.benchmarks.engine import Engine
 from csr_qdrant.benchmarks.faiss_exact import ground_truth
 from csr_qdrant.benchmarks.matrix.cells import Cell, Cells, read_json
 from csr_qdrant.benchmarks.matrix.config import BenchConfig
 from csr_qdrant.benchmarks.matrix.models import Models, Watch
-from csr_qdrant.benchmarks.matrix.plans import BASELINE, Plan, plans
-from csr_qdrant.benchmarks.matrix.statistics import compared, holm, mean_interval
+from csr_qdrant.benchmarks.matrix.outcome import outcome
+from csr_qdrant.benchmarks.matrix.plans import Plan, plans
+from csr_qdrant.benchmarks.matrix.statistics import mean_interval
 from csr_qdrant.benchmarks.matrix.task import BenchTask, limited
 from csr_qdrant.benchmarks.matrix.timing import measured_together
-from csr_qdrant.benchmarks.measure import commit, machine, rss_anon_bytes, versions
+from csr_qdrant.benchmarks.measure import rss_anon_bytes
 from csr_qdrant.benchmarks.metrics import Floats, recall
 from csr_qdrant.benchmarks.neighbours import Matrix, Neighbours
-from csr_qdrant.benchmarks.systems import EdgeSystem
+from csr_qdrant.benchmarks.systems import IndexSystem
 from csr_qdrant.errors import CsrError
 
-FORMAT = "csr-bench/1"
 REPORT = "report.json"
 LEARNED = {"pca", "mrl", "adapter", "csr"}
 READ_ROWS = 16_384
@@ -41,6 +40,7 @@ def run_benchmark(
     tell: Tell,
     watch: Watch,
     command: str | None = None,
+    engine: Engine | None = None,
 ) -> dict[str, Any]:
     """Measure a task's systems in `folder`, write `report.json` there, and return it.
 
@@ -54,25 +54,44 @@ def run_benchmark(
         tell: told what begins.
         watch: gives the listeners of a training, by its name.
         command: the command line, for the report.
+        engine: takes the indexes; None: the embedded one.
 
     Raises CsrError if the folder holds something else, and whatever training and building raise.
     """
     task = limited(task, config.max_queries)
     _check_directions(task, config)
-    cells = Cells.of(folder, task)
+    engine = engine or EdgeEngine()
+    cells = Cells.of(folder, task, engine)
     tell(f"{task.name}: {len(task.vectors):,} vectors, {len(task.queries):,} queries")
     truth = _truth(task, folder, tell)
     cells.judged_by(task.judge(truth))
-    listed = plans(Models(task, config, folder / "models", watch, tell), task.vectors.shape[1])
+    models = Models(task, config, folder / "models", watch, tell)
+    listed, skipped = _possible(plans(models, task.vectors.shape[1]), engine, tell)
     for _, group in groupby(listed, key=lambda plan: plan.index):
         _measure_index(list(group), cells, task, truth, tell)
     tell("latencies and throughput of all in turn")
     timed = _timed(listed, cells, task, config)
-    report = _report(listed, cells, task, config, timed)
+    report = outcome(listed, cells, task, config, timed)
+    if skipped:
+        report["skipped"] = skipped
     if command is not None:
         report["params"] = {"command": command, **report["params"]}
     write_json(folder / REPORT, report)
+    engine.finished()
     return report
+
+
+def _possible(
+    listed: Sequence[Plan], engine: Engine, tell: Tell
+) -> tuple[list[Plan], list[dict[str, str]]]:
+    """Return the plans that the engine can build, and the others' names with the reason."""
+    lacking = {
+        plan.name: engine.lacks(str(plan.settings.get("quantisation") or "")) for plan in listed
+    }
+    skipped = [{"system": name, "why": why} for name, why in lacking.items() if why]
+    for each in skipped:
+        tell(f"{each['system']} is left out: {each['why']}")
+    return [plan for plan in listed if not lacking[plan.name]], skipped
 
 
 def _check_directions(task: BenchTask, config: BenchConfig) -> None:
@@ -113,16 +132,16 @@ def _measure_index(
     missing = [plan for plan in group if cells.read(plan) is None]
     if not missing:
         return
-    folder = cells.index_folder(group[0])
-    built = folder.with_name(f"{folder.name}.built.json")
-    first = group[0].make()
-    if folder.exists() and built.exists():
+    place, first = cells.place(group[0]), group[0].make()
+    built = place.beside(".built.json")
+    if place.exists() and built.exists():
         seconds = read_json(built)
-        first.open(folder, len(task.vectors))
+        first.open(place, len(task.vectors))
     else:
         tell(f"building {group[0].name}")
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed while it built
-        made = first.build(task.vectors, folder)
+        place.clear()  # of what a run left that was killed while it built
+        built.unlink(missing_ok=True)
+        made = first.build(task.vectors, place)
         seconds = {"encode": made.encode_s, "upload": made.upload_s, "optimise": made.optimise_s}
         write_json(built, seconds)
     try:
@@ -130,7 +149,7 @@ def _measure_index(
             tell(f"measuring {plan.name}")
             system = plan.make()
             system.sharing(first)
-            cell, judged = _cell(plan, system, task, truth)
+            cell, judged = _cell(system, task, truth, weighed=cells.engine.embedded)
             cell["build_s"] = {"train": plan.train_s, **seconds}
             cells.write(plan, cell, judged)
     finally:
@@ -138,12 +157,12 @@ def _measure_index(
 
 
 def _cell(
-    plan: Plan, system: EdgeSystem, task: BenchTask, truth: Neighbours
+    system: IndexSystem, task: BenchTask, truth: Neighbours, *, weighed: bool
 ) -> tuple[Cell, Mapping[str, Floats]]:
     found = system.search(task.queries, task.depth)
     judged = dict(task.judge(Neighbours(found.rows, found.scores)))
     fidelity = recall(found.rows, task.queries, task.vectors, task.depth, truth)
-    footprint = system.footprint()._asdict()
+    footprint = system.footprint()._asdict() if weighed else {}
     cell: Cell = {
         "quality": {
             name: mean_interval(values, task.clusters)._asdict() for name, values in judged.items()
@@ -155,7 +174,7 @@ def _cell(
     return cell, {**judged, "recall": fidelity}
 
 
-def _postings(system: EdgeSystem, queries: Matrix) -> dict[str, float] | None:
+def _postings(system: IndexSystem, queries: Matrix) -> dict[str, float] | None:
     if not isinstance(system, CsrSystem):
         return None
     lists, rows = system.lists, system.rows
@@ -177,8 +196,8 @@ def _timed(
 ) -> dict[str, dict[str, Any]]:
     count = min(config.timed, len(task.queries))
     queries = task.queries[np.linspace(0, len(task.queries) - 1, count, dtype=np.int64)]
-    opened: dict[str, EdgeSystem] = {}  # by index
-    systems: dict[str, EdgeSystem] = {}
+    opened: dict[str, IndexSystem] = {}  # by index
+    systems: dict[str, IndexSystem] = {}
     memory: dict[str, float | None] = {}
     try:
         for plan in listed:
@@ -187,10 +206,10 @@ def _timed(
                 system.sharing(opened[plan.index])
             else:
                 before = _anonymous()
-                system.open(cells.index_folder(plan), len(task.vectors))
+                system.open(cells.place(plan), len(task.vectors))
                 opened[plan.index] = system
                 system.search(queries[:20], task.depth)
-                after = _anonymous()
+                after = _anonymous() if cells.engine.embedded else None
                 memory[plan.index] = (
                     None if before is None or after is None else max(0, after - before) / 1e6
                 )
@@ -208,72 +227,3 @@ def _anonymous() -> int | None:
         return rss_anon_bytes()
     except OSError:
         return None
-
-
-def _report(
-    listed: Sequence[Plan],
-    cells: Cells,
-    task: BenchTask,
-    config: BenchConfig,
-    timed: Mapping[str, Mapping[str, Any]],
-) -> dict[str, Any]:
-    found = {plan.name: cells.read(plan) or {} for plan in listed}
-    return {
-        "format": FORMAT,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": machine(),
-        "versions": versions(),
-        "task": {
-            "name": task.name,
-            "kind": task.kind,
-            "documents": len(task.vectors),
-            "queries": len(task.queries),
-            "d": task.vectors.shape[1],
-            "embedder": task.embedder,
-            "measure": task.measure or f"recall@{task.depth}",
-        },
-        "params": {**asdict(config), "encoder": [str(path) for path in config.encoder]},
-        "systems": [
-            {
-                "name": plan.name,
-                "family": plan.family,
-                "rescored": plan.rescored,
-                "settings": dict(plan.settings),
-                **{name: value for name, value in found[plan.name].items() if name != "key"},
-                **timed[plan.name],
-            }
-            for plan in listed
-        ],
-        "comparisons": _comparisons(listed, cells, task),
-    }
-
-
-def _comparisons(listed: Sequence[Plan], cells: Cells, task: BenchTask) -> list[dict[str, Any]]:
-    """Hold each system against exact dense search; Holm over all of them."""
-    measure = task.measure or "recall"
-    baseline = next(plan for plan in listed if plan.name == BASELINE)
-    expected = cells.judged(baseline, measure)
-    results = {
-        plan.name: compared(cells.judged(plan, measure), expected, task.clusters)
-        for plan in listed
-        if plan is not baseline
-    }
-    adjusted = holm({name: result.p for name, result in results.items()})
-    return [
-        {
-            "baseline": BASELINE,
-            "system": name,
-            "measure": task.measure or f"recall@{task.depth}",
-            "difference": result.difference.mean,
-            "low": result.difference.low,
-            "high": result.difference.high,
-            "p": result.p,
-            "p_holm": adjusted[name],
-            "wins": result.wins,
-            "losses": result.losses,
-            "ties": result.ties,
-            "d_z": result.d_z,
-        }
-        for name, result in results.items()
-    ]

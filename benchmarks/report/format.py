@@ -101,6 +101,24 @@ class TaskInfo:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EngineInfo:
+    """What held the indexes; bytes and memory of one that is not embedded are not known."""
+
+    name: str
+    version: str
+    embedded: bool = True
+    memory_bytes: Mapping[str, float | None] = field(default_factory=dict)  # of a whole server
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Skipped:
+    """A system that the engine could not build, and why."""
+
+    system: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """One run: where, on what, and what came out."""
 
@@ -112,6 +130,8 @@ class Report:
     commit: str | None = None
     machine: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)
+    engine: EngineInfo | None = None
+    skipped: tuple[Skipped, ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
     document: Mapping[str, Any] = field(default_factory=dict)  # the JSON itself, unread keys too
 

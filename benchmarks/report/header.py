@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from csr_qdrant.benchmarks.report.format import Report, TaskInfo
+from csr_qdrant.benchmarks.report.format import EngineInfo, Report, TaskInfo
 from csr_qdrant.benchmarks.report.numbers import measure_name
 
 
@@ -14,6 +14,8 @@ def header(report: Report) -> dict[str, str]:
     facts = {
         "task": f"{task.name} ({task.kind}), measured by {measure_name(task.measure)}",
         "data": ", ".join(_data(task)),
+        "engine": _engine(report.engine),
+        "left out": "; ".join(f"{each.system}: {each.why}" for each in report.skipped),
         "machine": _machine(report.machine),
         "versions": ", ".join(f"{n} {_text(v)}" for n, v in report.versions.items() if v),
         "commit": report.commit,
@@ -47,6 +49,17 @@ def _data(task: TaskInfo) -> Iterator[str]:
         yield f"{task.d:,.0f} dimensions"
     if task.embedder:
         yield f"embedded by {task.embedder}"
+
+
+def _engine(engine: EngineInfo | None) -> str:
+    if engine is None:
+        return ""
+    named = f"{engine.name} {engine.version}"
+    if engine.embedded:
+        return named
+    memory = [f"{size / 1e6:,.0f} MB {what}" for what, size in engine.memory_bytes.items() if size]
+    whole = f"; the whole server had {' and '.join(memory)} in the end" if memory else ""
+    return f"{named}, whose bytes and memory by index are not known{whole}"
 
 
 def _machine(machine: Mapping[str, Any]) -> str:

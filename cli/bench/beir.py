@@ -6,7 +6,14 @@ from typing import Annotated
 import typer
 
 from csr_qdrant.benchmarks.matrix.config import BenchConfig
-from csr_qdrant.cli.bench.running import OF_SOME, SECTION, EmbedderUri, run, work_folder
+from csr_qdrant.cli.bench.running import (
+    OF_SOME,
+    SECTION,
+    EmbedderUri,
+    EngineSettings,
+    run,
+    work_folder,
+)
 from csr_qdrant.cli.options import AsJson, Quiet, configured_as
 from csr_qdrant.cli.output import Output
 
@@ -15,6 +22,7 @@ from csr_qdrant.cli.output import Output
 def beir(
     source: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder in BEIR's layout.")],
     config: BenchConfig,
+    server: EngineSettings,
     split: Annotated[str, typer.Option(help="Judgements to measure by.")] = "test",
     train: Annotated[
         str, typer.Option(help="Judgements to learn from, where the folder has them.")
@@ -36,4 +44,4 @@ def beir(
     name = source.resolve().name
     folder = output or Path(f"bench-{name}")
     texts = TextsTask(out, source, model, work_folder(folder, model.uri, source))
-    run(out, texts.task(name, split, train), config, folder)
+    run(out, texts.task(name, split, train), config, folder, server)

@@ -1,15 +1,17 @@
 """`csr bench collection`: a collection that is there already, by its own vectors."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from csr_qdrant.benchmarks.matrix.config import WORK, BenchConfig
-from csr_qdrant.cli.bench.running import OF_SOME, SECTION, BenchFolder, run
+from csr_qdrant.cli.bench.running import OF_SOME, SECTION, BenchFolder, EngineSettings, run
 from csr_qdrant.cli.options import AsJson, Quiet, configured_as
 from csr_qdrant.cli.output import Output
-from csr_qdrant.cli.places import FolderPlace, ServerPlace, ServerSettings, place_of
+from csr_qdrant.cli.places import URL_VARIABLE, FolderPlace, ServerPlace, ServerSettings, place_of
+from csr_qdrant.errors import ConfigError
 
 if TYPE_CHECKING:
     from csr_qdrant.sources.collection_points import CollectionVectors
@@ -30,19 +32,28 @@ def collection(
     by_cosine: Annotated[
         bool, typer.Option("--by-cosine", help="Measure by cosine what compares otherwise.")
     ] = False,
+    on_server: Annotated[
+        bool,
+        typer.Option(
+            "--on-server",
+            help="Measure on that server too, in temporary collections, not on this machine.",
+        ),
+    ] = False,
     output: BenchFolder = Path("bench-collection"),
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure recall@10 on a collection's own dense vectors; nothing is written to it.
 
-    Points drawn at random are held out as queries, the rest is indexed anew on this machine.
+    Points drawn at random are held out as queries, the rest is indexed anew: on this machine, or
+    with --on-server in collections of their own.
     Right is what exact search over the same dense vectors finds.
     """
     from csr_qdrant.benchmarks.collection_task import collection_task
     from csr_qdrant.benchmarks.matrix.task import own_vectors
 
     out = Output(as_json=json, quiet=quiet)
+    engine = _engine(server, on_server)
     with _vectors(folder, server, vector) as points:
         (output / WORK).mkdir(parents=True, exist_ok=True)
         read = collection_task(
@@ -53,7 +64,16 @@ def collection(
             by_cosine=by_cosine,
             tell=out.note,
         )
-    run(out, own_vectors(read), config, output)
+    run(out, own_vectors(read), config, output, engine)
+
+
+def _engine(server: ServerSettings, on_server: bool) -> EngineSettings:
+    if not on_server:
+        return EngineSettings()
+    if not server.given:
+        raise ConfigError("--on-server needs a server: pass --url with --collection")
+    url = server.url or os.environ.get(URL_VARIABLE)
+    return EngineSettings(url=url, grpc=server.grpc, timeout=server.timeout)
 
 
 def _vectors(

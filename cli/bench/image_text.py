@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from csr_qdrant.benchmarks.matrix.config import BenchConfig
-from csr_qdrant.cli.bench.running import OF_SOME, SECTION, BenchFolder, run, work_folder
+from csr_qdrant.cli.bench.running import (
+    OF_SOME,
+    SECTION,
+    BenchFolder,
+    EngineSettings,
+    run,
+    work_folder,
+)
 from csr_qdrant.cli.options import AsJson, Quiet, configured_as
 from csr_qdrant.cli.output import Output
 from csr_qdrant.errors import ConfigError
@@ -26,6 +33,7 @@ def image_text(
         ),
     ],
     config: BenchConfig,
+    server: EngineSettings,
     images: Annotated[
         Path | None, typer.Option(help="Folder of the images.  [default: that of SOURCE]")
     ] = None,
@@ -48,7 +56,7 @@ def image_text(
     vectors = _vectors(out, source, images, split, embedder, config.device, output)
     for task in image_text_bench(source.stem, vectors, embedder=embedder):
         direction = task.name.rpartition(", ")[2].replace(" ", "-")
-        run(out, task, config, output / direction)
+        run(out, task, config, output / direction, server)
 
 
 def _vectors(

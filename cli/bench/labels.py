@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from csr_qdrant.benchmarks.matrix.config import WORK, BenchConfig
-from csr_qdrant.cli.bench.running import OF_SOME, SECTION, BenchFolder, run
+from csr_qdrant.cli.bench.running import OF_SOME, SECTION, BenchFolder, EngineSettings, run
 from csr_qdrant.cli.options import AsJson, Quiet, configured_as
 from csr_qdrant.cli.output import Output
 
@@ -23,6 +23,7 @@ def labels(
     ],
     queries: Annotated[Path, typer.Argument(metavar="QUERIES", help="Vectors to search for.")],
     config: BenchConfig,
+    server: EngineSettings,
     rank: Annotated[list[int] | None, typer.Option(help="mAP@k and P@k.  [default: 10]")] = None,
     knn: Annotated[list[int] | None, typer.Option(help="Neighbours of a k-NN vote.")] = None,
     output: BenchFolder = Path("bench-labels"),
@@ -40,4 +41,4 @@ def labels(
     out = Output(as_json=json, quiet=quiet)
     data = load_pair(gallery, queries, unpacked=output / WORK)
     ranks, voters = tuple(rank or (10,)), tuple(knn or ())
-    run(out, labelled_bench(gallery.stem, data, ranks=ranks, knn=voters), config, output)
+    run(out, labelled_bench(gallery.stem, data, ranks=ranks, knn=voters), config, output, server)

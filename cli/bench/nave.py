@@ -8,6 +8,7 @@ from csr_qdrant.cli.bench.running import (
     SECTION,
     BenchFolder,
     EmbedderUri,
+    EngineSettings,
     run,
     work_folder,
 )
@@ -18,6 +19,7 @@ from csr_qdrant.cli.output import Output
 @configured_as(SECTION, OF_SOME)
 def nave(
     config: BenchConfig,
+    server: EngineSettings,
     output: BenchFolder = Path("bench-nave"),
     embedder: EmbedderUri = "wordllama",
     json: AsJson = False,
@@ -34,4 +36,4 @@ def nave(
     out, data = Output(as_json=json, quiet=quiet), Nave()
     model = named_embedder(embedder, config.device)
     texts = TextsTask(out, data.folder, model, work_folder(output, model.uri, data.folder))
-    run(out, texts.task("nave", "test", "train"), config, output)
+    run(out, texts.task("nave", "test", "train"), config, output, server)

@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,13 +13,16 @@ import typer
 
 from csr_qdrant.benchmarks.matrix.config import WORK, BenchConfig
 from csr_qdrant.cli.output import Output
+from csr_qdrant.cli.places import KEY_VARIABLE, ServerPlace, ServerSettings
+from csr_qdrant.cli.rows import about
 from csr_qdrant.errors import CsrError
 
 if TYPE_CHECKING:
+    from csr_qdrant.benchmarks.engine import Engine
     from csr_qdrant.benchmarks.matrix.task import BenchTask
 
 SECTION = "bench"  # of settings files, and in variables
-OF_SOME = ("url", "collection", "grpc", "timeout")  # settings that only `collection` has
+OF_SOME = ("url", "collection", "grpc", "timeout")  # settings that only some of them have
 
 BenchFolder = Annotated[
     Path,
@@ -29,13 +33,37 @@ EmbedderUri = Annotated[
 ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """Which engine holds the indexes: the embedded one, or a server."""
+
+    url: str | None = field(
+        default=None,
+        metadata=about(
+            "Qdrant server that is measured instead of the embedded engine, in temporary "
+            f"collections csr-bench-…; its API key is read from {KEY_VARIABLE}.",
+            "URL",
+        ),
+    )
+    grpc: bool = field(default=False, metadata=about("Speak gRPC with the server."))
+    timeout: int | None = field(
+        default=None, metadata=about("Seconds to wait for an answer of the server.", "SECONDS")
+    )
+
+
 def work_folder(output: Path, embedder: str, source: Path) -> Path:
     """Return where a benchmark keeps the vectors that an embedder makes of a source."""
     made_of = f"{embedder} {source.resolve()}"
     return output / WORK / hashlib.sha256(made_of.encode()).hexdigest()[:8]
 
 
-def run(out: Output, task: "BenchTask", config: BenchConfig, folder: Path) -> None:
+def run(
+    out: Output,
+    task: "BenchTask",
+    config: BenchConfig,
+    folder: Path,
+    server: EngineSettings = EngineSettings(),
+) -> None:
     """Measure `task`, write all reports into `folder`, and show the table."""
     from csr_qdrant.benchmarks.matrix.run import run_benchmark
     from csr_qdrant.stores.server_config import without_password
@@ -50,7 +78,24 @@ def run(out: Output, task: "BenchTask", config: BenchConfig, folder: Path) -> No
             yield watching.listeners
 
     command = "csr " + shlex.join(without_password(each) for each in sys.argv[1:])
-    show(out, folder, run_benchmark(task, config, folder, out.note, watch, command))
+    with _engine(out, folder, server) as engine:
+        report = run_benchmark(task, config, folder, out.note, watch, command, engine)
+    show(out, folder, report)
+
+
+@contextmanager
+def _engine(out: Output, folder: Path, server: EngineSettings) -> Iterator["Engine"]:
+    if server.url is None:
+        from csr_qdrant.benchmarks.edge_engine import EdgeEngine
+
+        yield EdgeEngine()
+        return
+    from csr_qdrant.benchmarks.server_engine import ServerEngine
+
+    reached = ServerSettings(url=server.url, grpc=server.grpc, timeout=server.timeout)
+    client = ServerPlace(server.url, "", reached).client
+    with ServerEngine(client, folder, out.warn, owns_client=True) as engine:
+        yield engine
 
 
 def show(out: Output, folder: Path, document: dict[str, Any]) -> None:
