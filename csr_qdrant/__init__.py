@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from csr_qdrant.errors import ConfigError, CsrError, MissingExtraError
 
 if TYPE_CHECKING:
+    from csr_qdrant.async_client import AsyncCsrQdrant
+    from csr_qdrant.client import CsrQdrant
     from csr_qdrant.codes import SparseCodes
     from csr_qdrant.collection import Collection
     from csr_qdrant.encoder import Encoder
@@ -13,9 +15,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "AsyncCsrQdrant",
     "Collection",
     "ConfigError",
     "CsrError",
+    "CsrQdrant",
     "Encoder",
     "LinearAdapter",
     "MissingExtraError",
@@ -24,7 +28,9 @@ __all__ = [
 
 # Loaded when first asked for, so that `import csr_qdrant` stays a matter of milliseconds.
 _HOMES = {
+    "AsyncCsrQdrant": "csr_qdrant.async_client",
     "Collection": "csr_qdrant.collection",
+    "CsrQdrant": "csr_qdrant.client",
     "Encoder": "csr_qdrant.encoder",
     "LinearAdapter": "csr_qdrant.linear",
     "SparseCodes": "csr_qdrant.codes",
