@@ -42,7 +42,7 @@ from csr_qdrant.stores.records import plain_id, stored_point
 
 # Points a call to the engine: larger calls gain nothing and hold more of them in memory.
 UPSERT_POINTS = 256
-_DATATYPES = {
+DATATYPES = {
     "f32": engine.VectorStorageDatatype.Float32,
     "f16": engine.VectorStorageDatatype.Float16,
     "u8": engine.VectorStorageDatatype.Uint8,
@@ -263,14 +263,14 @@ class EdgeStore(Closing):
 
 
 def _config(schema: Schema) -> Any:
-    sparse = engine.EdgeSparseVectorParams(datatype=_DATATYPES[schema.datatype])
+    sparse = engine.EdgeSparseVectorParams(datatype=DATATYPES[schema.datatype])
     dense = {}
     if schema.dense_dim is not None:
         # For rescoring only: on disk and without a graph, or it would cost what codes save.
         dense[schema.dense_name] = engine.EdgeVectorParams(
             size=schema.dense_dim,
             distance=engine.Distance.Cosine,
-            datatype=_DATATYPES[schema.dense_datatype],
+            datatype=DATATYPES[schema.dense_datatype],
             memory=engine.Memory.Cold,
             hnsw_config=engine.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=10_000),
         )

@@ -11,6 +11,7 @@ from csr_qdrant.errors import CsrError
 from csr_qdrant.stores.base import Json, Schema
 
 FORMAT = 1
+DESCRIPTION = "collection.json"
 
 
 def write_description(folder: Path, schema: Schema, metadata: Json) -> None:
@@ -20,16 +21,16 @@ def write_description(folder: Path, schema: Schema, metadata: Json) -> None:
     except (TypeError, ValueError) as error:
         raise CsrError(f"metadata of a collection must be JSON: {error}") from error
     description = {"format": FORMAT, "schema": schema.to_json(), "metadata": metadata}
-    write_json(folder / "collection.json", description)
+    write_json(folder / DESCRIPTION, description)
 
 
 def read_description(folder: Path) -> tuple[Schema, Json]:
     """Return schema and metadata; raises CsrError unless `folder` holds a collection."""
-    path = folder / "collection.json"
+    path = folder / DESCRIPTION
     if not folder.is_dir():
         raise CsrError(f"there is no collection at {folder}: check the path or index one there")
     if not path.is_file():
-        raise CsrError(f"{folder} is not a collection: it has no collection.json")
+        raise CsrError(f"{folder} is not a collection: it has no {DESCRIPTION}")
     try:
         description = json.loads(path.read_text("utf-8"))
         if description["format"] > FORMAT:
@@ -46,6 +47,19 @@ def shard_folder(folder: Path, schema: Schema) -> Path:
     """Return where the engine's files are; in a bare shard with attached codes, `folder` itself."""
     own = folder / "shard"
     return folder if schema.attached and not own.is_dir() else own
+
+
+def any_shard_folder(folder: Path) -> Path:
+    """Return where the engine's files are, whoever made the collection.
+
+    Raises CsrError if there are none.
+    """
+    if not folder.is_dir():
+        raise CsrError(f"there is no collection at {folder}: check the path")
+    for place in (folder / "shard", folder):
+        if (place / "edge_config.json").is_file() or (place / "segments").is_dir():
+            return place
+    raise CsrError(f"{folder} is not a collection of Qdrant Edge: it holds no segments")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from csr_qdrant.closing import Closing
 from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores.checks import check_point_id
-from csr_qdrant.stores.edge_folder import plain_errors
+from csr_qdrant.stores.edge_folder import any_shard_folder, plain_errors
 from csr_qdrant.stores.edge_points import known_ids
 from csr_qdrant.stores.layout import DenseVector, Layout
 from csr_qdrant.stores.reading import ReadPoint, read_point
@@ -38,8 +38,8 @@ class EdgeReader(Closing):
         Raises CsrError if there is none, or if it is open elsewhere.
         """
         path = Path(folder)
-        shard = _shard_folder(path)
-        layout = _layout(path, shard)
+        shard = any_shard_folder(path)
+        layout = read_layout(path, shard)
         with plain_errors(path):
             return cls(path, engine.EdgeShard.load(str(shard)), layout)
 
@@ -120,18 +120,11 @@ def _having(vector: str) -> Any:
     return engine.Filter(must=[engine.HasVectorCondition(vector)])
 
 
-def _shard_folder(folder: Path) -> Path:
-    """Return where the engine's files are."""
-    if not folder.is_dir():
-        raise CsrError(f"there is no collection at {folder}: check the path")
-    for place in (folder / "shard", folder):
-        if (place / "edge_config.json").is_file() or (place / "segments").is_dir():
-            return place
-    raise CsrError(f"{folder} is not a collection of Qdrant Edge: it holds no segments")
+def read_layout(folder: Path, shard: Path) -> Layout:
+    """Read the vectors from the engine's own description, which its handle does not tell.
 
-
-def _layout(folder: Path, shard: Path) -> Layout:
-    """Read the vectors from the engine's own description, which its handle does not tell."""
+    Raises CsrError if it cannot be read.
+    """
     try:
         if (shard / "edge_config.json").is_file():
             described = json.loads((shard / "edge_config.json").read_text("utf-8"))

@@ -8,11 +8,13 @@ from qdrant_client import QdrantClient, models
 
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.stores.base import Json, Schema
+from csr_qdrant.stores.layout import DenseVector, Layout
 
 FORMAT = 1
 META_KEY = "csr_qdrant"  # of the format and the schema; each metadata key follows a dot
 OLDEST_SERVER = (1, 16)  # the first with metadata of collections
-_DATATYPES = {
+NAMED_VECTORS = (1, 18)  # the first that adds a vector name to an existing collection
+DATATYPES = {
     "f32": models.Datatype.FLOAT32,
     "f16": models.Datatype.FLOAT16,
     "u8": models.Datatype.UINT8,
@@ -68,11 +70,16 @@ def without_password(url: str) -> str:
     return url.replace(user + "@", "", 1) if user else url
 
 
+def is_older(version: str, oldest: tuple[int, int]) -> bool:
+    """Tell whether a server's version is below `oldest`; of versions without numbers none is."""
+    parts = version.removeprefix("v").split(".")[:2]
+    return all(part.isdigit() for part in parts) and tuple(map(int, parts)) < oldest
+
+
 def refuse_old(client: QdrantClient) -> None:
     """Raise CsrError for a server below 1.16; local mode has the version of the client."""
     version = client.info().version
-    parts = version.removeprefix("v").split(".")[:2]
-    if all(part.isdigit() for part in parts) and tuple(map(int, parts)) < OLDEST_SERVER:
+    if is_older(version, OLDEST_SERVER):
         raise CsrError(
             f"the Qdrant server {address(client)} has version {version}, csr-qdrant needs at least "
             f"{'.'.join(map(str, OLDEST_SERVER))}: upgrade the server"
@@ -89,7 +96,7 @@ def dense_config(schema: Schema) -> dict[str, models.VectorParams]:
     parameters = models.VectorParams(
         size=schema.dense_dim,
         distance=models.Distance.COSINE,
-        datatype=_DATATYPES[schema.dense_datatype],
+        datatype=DATATYPES[schema.dense_datatype],
         on_disk=True,
         hnsw_config=models.HnswConfigDiff(m=0),
     )
@@ -98,7 +105,7 @@ def dense_config(schema: Schema) -> dict[str, models.VectorParams]:
 
 def sparse_config(schema: Schema) -> dict[str, models.SparseVectorParams]:
     """Return the codes' set-up."""
-    index = models.SparseIndexParams(datatype=_DATATYPES[schema.datatype])
+    index = models.SparseIndexParams(datatype=DATATYPES[schema.datatype])
     return {schema.code_name: models.SparseVectorParams(index=index)}
 
 
@@ -110,24 +117,48 @@ def first_metadata(schema: Schema, metadata: Mapping[str, Any]) -> Json:
 
 def read_schema(info: models.CollectionInfo, location: str) -> Schema:
     """Return the schema of a collection; raises CsrError if csr-qdrant did not make it."""
-    described = (info.config.metadata or {}).get(META_KEY)
-    if described is None:
+    schema = recorded_schema(info, location)
+    if schema is None:
         raise CsrError(
             f"{location} was not made by csr-qdrant (its metadata has no {META_KEY!r}): "
             "index into a new collection"
         )
+    if schema.code_name not in (info.config.params.sparse_vectors or {}):
+        raise CsrError(f"{location} has lost its sparse vectors {schema.code_name!r}")
+    return schema
+
+
+def recorded_schema(info: models.CollectionInfo, location: str) -> Schema | None:
+    """Return the schema in a collection's metadata, None if there is none.
+
+    Raises CsrError for one that is damaged or newer than this release.
+    """
+    described = (info.config.metadata or {}).get(META_KEY)
+    if described is None:
+        return None
     try:
         if described["format"] > FORMAT:
             raise CsrError(
                 f"{location} has format {described['format']}, this version reads up to {FORMAT}: "
                 "upgrade csr-qdrant"
             )
-        schema = Schema(**described["schema"])
+        return Schema(**described["schema"])
     except (KeyError, TypeError, ValueError) as error:
         raise CsrError(f"the metadata of {location} are damaged ({error})") from error
-    if schema.code_name not in (info.config.params.sparse_vectors or {}):
-        raise CsrError(f"{location} has lost its sparse vectors {schema.code_name!r}")
-    return schema
+
+
+def layout(info: models.CollectionInfo) -> Layout:
+    """Return the vectors that a collection holds."""
+    parameters = info.config.params
+    given = parameters.vectors or {}
+    named = given if isinstance(given, dict) else {"": given}
+    multi = tuple(name for name, each in named.items() if each.multivector_config)
+    dense = {
+        name: DenseVector(name, each.size, each.distance.value)
+        for name, each in named.items()
+        if name not in multi
+    }
+    return Layout(dense, multi, tuple(parameters.sparse_vectors or {}))
 
 
 def own_metadata(info: models.CollectionInfo) -> Json:

@@ -76,6 +76,33 @@ def may_pass(error: BaseException) -> bool:
     return _grpc_code(error) in BUSY_CODES and not _too_large(str(error))
 
 
+def is_too_large(error: BaseException) -> bool:
+    """Tell whether the server refused a request for its size."""
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code == 413 or _too_large(_message(error))
+    return _grpc_code(error) == "RESOURCE_EXHAUSTED" and _too_large(_grpc_details(error))
+
+
+def is_gone(error: BaseException) -> bool:
+    """Tell whether something that the request names does not exist."""
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code == 404
+    return isinstance(error, KeyError) or _grpc_code(error) == "NOT_FOUND"  # KeyError: local mode
+
+
+def is_refused(error: BaseException) -> bool:
+    """Tell whether the server found fault with the content of a request."""
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code in (400, 422)
+    return isinstance(error, ValueError) or _grpc_code(error) == "INVALID_ARGUMENT"
+
+
+def reason(error: BaseException) -> str:
+    """Return the server's own words, on one line."""
+    text = _message(error) if isinstance(error, UnexpectedResponse) else _grpc_details(error)
+    return _one_line(text)
+
+
 @contextmanager
 def server_errors(location: str, secret: str | None = None) -> Iterator[None]:
     """Turn what a client raises into CsrError; `secret`, the API key, never gets into its text."""

@@ -10,7 +10,7 @@ from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores import server_config as config
 from csr_qdrant.stores.checks import check_point_id
-from csr_qdrant.stores.layout import DenseVector, Layout
+from csr_qdrant.stores.layout import Layout
 from csr_qdrant.stores.reading import ReadPoint, read_point
 from csr_qdrant.stores.records import plain_id
 from csr_qdrant.stores.server_errors import RetryPolicy, server_errors
@@ -60,16 +60,7 @@ class ServerReader(Closing):
 
     def layout(self) -> Layout:
         """Return the vectors that the collection holds."""
-        parameters = self._call(lambda: self._client.get_collection(self._name)).config.params
-        given = parameters.vectors or {}
-        named = given if isinstance(given, dict) else {"": given}
-        multi = tuple(name for name, each in named.items() if each.multivector_config)
-        dense = {
-            name: DenseVector(name, each.size, each.distance.value)
-            for name, each in named.items()
-            if name not in multi
-        }
-        return Layout(dense, multi, tuple(parameters.sparse_vectors or {}))
+        return config.layout(self._call(lambda: self._client.get_collection(self._name)))
 
     def count(self, vector: str) -> int:
         """Return the exact number of points that have this vector."""
