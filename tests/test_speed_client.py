@@ -32,4 +32,8 @@ def test_raw_and_our_queries_find_the_same(rescore: int) -> None:
     raw = speed_client.raw_calls(client, encoder, queries, rescore)
     for call, query in zip(raw, queries, strict=True):
         ours = CsrQdrant(client, encoder).query("c", query, limit=10, rescore=rescore)
-        assert ours == call() and ours.points
+        expected = call()
+        assert ours.points and [p.id for p in ours.points] == [p.id for p in expected.points]
+        scores = [point.score for point in expected.points]
+        assert [point.score for point in ours.points] == pytest.approx(scores, abs=1e-5)
+        assert [p.payload for p in ours.points] == [p.payload for p in expected.points]
