@@ -266,6 +266,17 @@ def test_an_encoder_of_other_vectors_is_refused(encoder: Path, tmp_path: Path) -
         run(tmp_path / "b", encoder, task)
 
 
+def test_an_encoder_of_another_model_is_remarked_on(encoder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "enc"
+    replace(Encoder.load(encoder), info={"embedder": "timm:a"}).save(other)
+    settings: dict[str, Any] = {"systems": ("csr",), "candidates": 0, "k": (4,), "query_k": ()}
+    for name, remarked in (("timm:a", 0), ("timm:b", 1), (None, 0)):
+        task = replace(TASK, embedder=name)
+        _, told = run(tmp_path / str(name), other, task, **settings)
+        said = "was trained on vectors of timm:a, these are of timm:b"
+        assert sum(said in step for step in told) == remarked
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

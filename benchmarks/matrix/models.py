@@ -121,6 +121,11 @@ class Models:
                 f"{path} encodes vectors of {encoder.d} dimensions, got {d}: give an encoder that "
                 "was trained on such vectors"
             )
+        if encoder.embedder and self.task.embedder and encoder.embedder != self.task.embedder:
+            self.tell(
+                f"{path} was trained on vectors of {encoder.embedder}, these are of "
+                f"{self.task.embedder}: its figures may say little"
+            )
         names = [each.resolve().name for each in self.config.encoder]
         label = path.resolve().name if len(names) > 1 else ""
         if names.count(label) > 1:
