@@ -30,6 +30,8 @@ COMMANDS = {
     "embed": "Turn texts or vectors into dense vectors or codes on disk.",
     "index": "Write codes into a Qdrant collection, embedded or on a server.",
     "query": "Search a collection by text or by vectors.",
+    "explain": "Explain why a query finds what it finds.",
+    "latents": "List a collection's latents: the longest, the most used, the dead.",
     "bench": "Measure every way to shrink vectors, on your data.",
     "push": "Put an encoder on the Hugging Face Hub.",
     "info": "Describe an encoder, a collection or a file of codes.",
