@@ -19,12 +19,13 @@ from csr_qdrant.closing import Closing
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores.layout import choose_dense
-from csr_qdrant.stores.reading import PointReader, ReadPoint
+from csr_qdrant.stores.reading import PointReader, ReadPoint, ScoredId
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
 ID_PAGE = 10_000
+EXACT_QUERIES = 16  # a call: a server's answer must not take longer than its client waits
 # A server answers in JSON, about a dozen bytes a number: pages stay under ten megabytes or so.
 PAGE_VALUES = 2**19
 
@@ -153,6 +154,15 @@ class CollectionVectors(Closing):
             some = ids[start : start + self._page_rows]
             found |= {p.id: p for p in self._reader.retrieve(self.vector, some, fields)}
         return self._block([found[point] for point in ids if point in found], None)
+
+    def nearest(self, queries: npt.NDArray[np.float32], limit: int) -> Iterator[list[ScoredId]]:
+        """Yield the exactly nearest points of each of (m, d) queries, by the engine's own measure.
+
+        Every point is looked at, a few queries a call.
+        """
+        for start in range(0, len(queries), EXACT_QUERIES):
+            some = queries[start : start + EXACT_QUERIES]
+            yield from self._reader.nearest(self.vector, some, limit)
 
     def close(self) -> None:
         """Release the engine; nothing else may be called afterwards."""

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import qdrant_edge as engine
 
 from csr_qdrant.closing import Closing
@@ -14,7 +16,7 @@ from csr_qdrant.stores.checks import check_point_id
 from csr_qdrant.stores.edge_folder import any_shard_folder, plain_errors
 from csr_qdrant.stores.edge_points import known_ids
 from csr_qdrant.stores.layout import DenseVector, Layout
-from csr_qdrant.stores.reading import ReadPoint, read_point
+from csr_qdrant.stores.reading import ReadPoint, ScoredId, read_point
 from csr_qdrant.stores.records import plain_id
 
 
@@ -81,6 +83,22 @@ class EdgeReader(Closing):
                 known_ids(ids), with_payload=list(fields) or False, with_vector=[vector]
             )
         return [read_point(record, vector) for record in records]
+
+    def nearest(
+        self, vector: str, queries: npt.NDArray[np.float32], limit: int
+    ) -> list[list[ScoredId]]:
+        """Return the exactly nearest points of each of (m, d) queries, best first."""
+        requests = [
+            engine.QueryRequest(
+                limit=limit,
+                query=engine.Query.Nearest(row.tolist(), using=vector),
+                params=engine.SearchParams(exact=True),
+            )
+            for row in queries
+        ]
+        with plain_errors(self._folder):
+            found = self._shard.query_batch(engine.QueryBatchRequest(requests))
+        return [[ScoredId(plain_id(each.id), each.score) for each in row] for row in found]
 
     def close(self) -> None:
         """Release the folder; nothing was written that would have to be flushed."""

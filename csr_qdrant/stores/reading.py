@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores.base import Json
 from csr_qdrant.stores.layout import Layout
@@ -15,6 +18,13 @@ class ReadPoint(NamedTuple):
     id: PointId
     vector: list[float] | None  # None where it was not asked for, or the point has none
     payload: Json
+
+
+class ScoredId(NamedTuple):
+    """A point that a search found."""
+
+    id: PointId
+    score: float  # in the collection's own measure: for distances, less is better
 
 
 class PointReader(Protocol):
@@ -48,6 +58,14 @@ class PointReader(Protocol):
         self, vector: str, ids: Sequence[PointId], fields: Sequence[str]
     ) -> list[ReadPoint]:
         """Return the points that exist, in any order."""
+
+    def nearest(
+        self, vector: str, queries: npt.NDArray[np.float32], limit: int
+    ) -> list[list[ScoredId]]:
+        """Return the exactly nearest points of each of (m, d) queries, best first, from one call.
+
+        No graph is used, so this takes as long as looking at every point.
+        """
 
     def close(self) -> None:
         """Release the engine; the reader cannot be used afterwards."""

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from qdrant_client import QdrantClient, models
 
 from csr_qdrant.closing import Closing
@@ -11,7 +13,7 @@ from csr_qdrant.ids import PointId
 from csr_qdrant.stores import server_config as config
 from csr_qdrant.stores.checks import check_point_id
 from csr_qdrant.stores.layout import Layout
-from csr_qdrant.stores.reading import ReadPoint, read_point
+from csr_qdrant.stores.reading import ReadPoint, ScoredId, read_point
 from csr_qdrant.stores.records import plain_id
 from csr_qdrant.stores.server_errors import RetryPolicy, server_errors
 
@@ -95,6 +97,22 @@ class ServerReader(Closing):
             )
         )
         return [read_point(record, vector) for record in records]
+
+    def nearest(
+        self, vector: str, queries: npt.NDArray[np.float32], limit: int
+    ) -> list[list[ScoredId]]:
+        """Return the exactly nearest points of each of (m, d) queries, best first."""
+        requests = [
+            models.QueryRequest(
+                query=row.tolist(),
+                using=vector or None,
+                limit=limit,
+                params=models.SearchParams(exact=True),
+            )
+            for row in queries
+        ]
+        answers = self._call(lambda: self._client.query_batch_points(self._name, requests))
+        return [[ScoredId(plain_id(p.id), p.score) for p in answer.points] for answer in answers]
 
     def close(self) -> None:
         """Close the client if the reader owns it; the reader cannot be used afterwards."""
