@@ -1,10 +1,8 @@
 """What is run on tasks of mteb: systems, each with what tells its scores from those of others."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
 from csr_qdrant.benchmarks.csr_system import CsrSystem
 from csr_qdrant.benchmarks.engine import Quantisation
@@ -12,9 +10,8 @@ from csr_qdrant.benchmarks.mteb_search import Setting
 from csr_qdrant.benchmarks.neighbours import Matrix
 from csr_qdrant.benchmarks.systems import DenseSystem, System, truncated
 from csr_qdrant.encoder import Encoder
-from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.errors import CsrError
 from csr_qdrant.stores.base import Datatype
-from csr_qdrant.trainer import TrainConfig
 
 DENSE = "dense"  # the revision of systems without an encoder
 
@@ -29,39 +26,6 @@ class Candidate:
     revision: str = DENSE  # fingerprint of its encoder
     sparse: bool = False
     trained_here: bool = False  # whether its encoder was trained on this task's corpus
-
-
-class Planned(Protocol):
-    """What is taken of a system of `csr bench`'s matrix."""
-
-    @property
-    def name(self) -> str:
-        """What it is called in tables."""
-
-    @property
-    def family(self) -> str:
-        """What it is one of: those of codes begin with CSR."""
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What tells it from others; under `encoder` the fingerprint, where there is one."""
-
-    @property
-    def make(self) -> Callable[[], System]:
-        """Gives it unbuilt."""
-
-
-def planned(plan: Planned, revision: str, *, trained_here: bool) -> Candidate:
-    """Return a system of the matrix; `revision` names what it learned, if not an encoder."""
-    settings = {name: value for name, value in plan.settings.items() if name != "encoder"}
-    return Candidate(
-        name=plan.name,
-        make=plan.make,
-        settings=settings,
-        revision=plan.settings.get("encoder", revision),
-        sparse=plan.family.startswith("CSR"),
-        trained_here=trained_here,
-    )
 
 
 # Given the vectors of a corpus and a folder that outlives the run, names what is run on it.
@@ -146,61 +110,3 @@ def saved_encoder(folder: Path, vectors: Matrix) -> Encoder:
             "encoder that was trained on vectors of this embedder"
         )
     return encoder
-
-
-def trained_encoder(config: TrainConfig, vectors: Matrix, folder: Path) -> Encoder:
-    """Train an encoder on a corpus, or load the one that an earlier run with `config` left.
-
-    It lies below `folder`, as does the checkpoint from which a killed training goes on.
-    """
-    from csr_qdrant.trainer import fit
-
-    said = hashlib.sha256(repr(config).encode()).hexdigest()[:8]
-    place = folder / f"encoder-{said}"
-    if not place.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        checkpoint = folder / f"encoder-{said}.checkpoint"
-        fit(vectors, config, checkpoint=checkpoint).save(place)
-        checkpoint.unlink(missing_ok=True)
-    return saved_encoder(place, vectors)
-
-
-def standard_systems(
-    encoder: Path | None,
-    config: TrainConfig | None = None,
-    *,
-    k: Sequence[int] | None = None,
-    candidates: int = 100,
-) -> Systems:
-    """Return the usual comparison: dense exact and HNSW, a half and an eighth of the dimensions,
-    binary, and codes, the latter three also rescored.
-
-    Codes are those of the encoder in the folder `encoder`, or else of one trained on each corpus
-    as `config` says; without `k`, of as many latents as `config` trains.
-    """
-    config = config or TrainConfig(k=(8, 16, 32) if k is None else tuple(k))
-    sizes = config.k if k is None else k
-    if not sizes or candidates < 1:
-        raise ConfigError(f"codes need some k, and candidates above 0, got {k} and {candidates}")
-
-    def systems(vectors: Matrix, folder: Path) -> list[Candidate]:
-        d = vectors.shape[1]
-        coder = (
-            saved_encoder(encoder, vectors) if encoder else trained_encoder(config, vectors, folder)
-        )
-        return [
-            dense("dense float32, exact"),
-            dense("dense float32, HNSW", m=16),
-            *(shortened(dims, candidates=c) for dims in (d // 2, d // 8) for c in (0, candidates)),
-            *(
-                dense("binary" + (", rescored" if c else ""), quantisation="binary", candidates=c)
-                for c in (0, candidates)
-            ),
-            *(
-                codes(coder, k=each, candidates=c, trained_here=encoder is None)
-                for each in sizes
-                for c in (0, candidates)
-            ),
-        ]
-
-    return systems

@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +14,8 @@ import pytest
 from csr_qdrant.benchmarks import mteb_search
 from csr_qdrant.benchmarks.compare import compare
 from csr_qdrant.benchmarks.engine import Found
+from csr_qdrant.benchmarks.matrix.config import BenchConfig
+from csr_qdrant.benchmarks.mteb_matrix import matrix_systems
 from csr_qdrant.benchmarks.mteb_run import Scored, run_mteb
 from csr_qdrant.benchmarks.mteb_search import Part, SystemRetriever, model_meta
 from csr_qdrant.benchmarks.mteb_systems import (
@@ -21,18 +23,15 @@ from csr_qdrant.benchmarks.mteb_systems import (
     Systems,
     codes,
     dense,
-    planned,
     shortened,
-    standard_systems,
 )
 from csr_qdrant.benchmarks.mteb_tasks import compare_task, load_task, parts, scores_by_query
 from csr_qdrant.benchmarks.mteb_texts import Embeddings
 from csr_qdrant.benchmarks.neighbours import Matrix
-from csr_qdrant.benchmarks.systems import DenseSystem, System, truncated
+from csr_qdrant.benchmarks.systems import DenseSystem, truncated
 from csr_qdrant.embedders import CallableEmbedder
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError, CsrError, MissingExtraError
-from csr_qdrant.trainer import TrainConfig
 
 mteb = pytest.importorskip("mteb")
 datasets = pytest.importorskip("datasets")
@@ -40,7 +39,13 @@ datasets = pytest.importorskip("datasets")
 D = 16
 WORDS = [f"word{i}" for i in range(60)]
 TOPICS = 40
-SOME = ["dense float32, HNSW", "binary, rescored", "CSR k=4"]
+SOME: dict[str, Any] = {
+    "systems": ("exact", "hnsw", "binary", "csr"),
+    "ef": (32,),
+    "k": (4,),
+    "query_k": (),
+    "candidates": 20,
+}
 Change = Callable[[dict[str, Any]], Any]
 
 
@@ -266,15 +271,12 @@ def test_a_query_without_results_counts_as_0(words: WordEmbedder, tmp_path: Path
 
 
 def test_runs_are_reproducible(words: WordEmbedder, tmp_path: Path) -> None:
-    config = TrainConfig(k=(4,), h=64, steps=20, batch_size=64, seed=3)
-    standard = standard_systems(None, config, candidates=20)
-
-    def systems(vectors: Matrix, folder: Path) -> Sequence[Candidate]:
-        return [each for each in standard(vectors, folder) if each.name in SOME]
-
+    _encoder().save(tmp_path / "enc")
+    systems = matrix_systems(BenchConfig(**SOME, encoder=(tmp_path / "enc",)))
     first = run_mteb(tiny_task(), words.embedder, systems, tmp_path / "a")
     second = run_mteb(tiny_task(), words.embedder, systems, tmp_path / "b")
-    assert [each.system for each in first] == SOME
+    names = {"HNSW m=16, ef 32", "binary, HNSW, rescored", "CSR k=4, rescored", "CSR k=4, u8"}
+    assert names < {each.system for each in first}
     for one, other in zip(first, second, strict=True):
         assert one.main_scores == other.main_scores
         assert one.result.relative_to(tmp_path / "a") == other.result.relative_to(tmp_path / "b")
@@ -329,7 +331,7 @@ def test_what_is_finished_is_not_searched_again(
 
 def test_a_failing_system_loses_nothing_of_the_others(words: WordEmbedder, tmp_path: Path) -> None:
     class Broken(DenseSystem):
-        def build(self, vectors: Matrix, folder: Path) -> Any:
+        def build(self, vectors: Matrix, place: Any) -> Any:
             raise CsrError("the disk is full")
 
     def systems(vectors: Matrix, folder: Path) -> Sequence[Candidate]:
@@ -363,50 +365,69 @@ def test_scores_are_kept_apart_by_encoder_and_settings(words: WordEmbedder, tmp_
 def test_an_encoder_is_trained_on_the_corpus_once_and_said_to_be(
     words: WordEmbedder, tmp_path: Path
 ) -> None:
-    config = TrainConfig(k=(4,), h=64, steps=20, batch_size=64, seed=3)
+    config = BenchConfig(**SOME | {"systems": ("pca", "csr"), "dims": (4,)}, minutes=0.05)
+    told: list[str] = []
+    matrix = matrix_systems(config, embedder="words", tell=told.append)
     folders: list[Path] = []
-    standard = standard_systems(None, config, candidates=20)
 
     def systems(vectors: Matrix, folder: Path) -> Sequence[Candidate]:
         folders.append(folder)
-        return standard(vectors, folder)[-2:]
+        return matrix(vectors, folder)
 
     scored = run_mteb(tiny_task(), words.embedder, systems, tmp_path)
     (place,) = [path for path in folders[0].iterdir() if path.is_dir()]
     trained = Encoder.load(place)
-    meta = json.loads((scored[0].result.parent / "model_meta.json").read_text())
-    assert meta["revision"] == trained.fingerprint
-    assert meta["training_datasets"] == ["TinyRetrieval"]
+    assert trained.embedder == "words"
+    metas = {
+        each.system: json.loads((each.result.parent / "model_meta.json").read_text())
+        for each in scored
+    }
+    learned = [name for name in metas if name.startswith(("CSR", "PCA"))]
+    assert set(metas) == {"dense float32, exact", *learned}
+    for name, meta in metas.items():
+        assert meta["training_datasets"] == (["TinyRetrieval"] if name in learned else None)
+    assert metas["CSR k=4"]["revision"] == trained.fingerprint
+    assert metas["dense float32, exact"]["revision"] == "dense"
+    assert metas["PCA 4"]["revision"] not in ("dense", "first", trained.fingerprint)
+    assert [step for step in told if "principal" in step]
+    told.clear()
     before = (place / "model.safetensors").stat().st_mtime_ns
     run_mteb(tiny_task(), words.embedder, systems, tmp_path)
     assert (place / "model.safetensors").stat().st_mtime_ns == before
+    assert not [step for step in told if "principal" in step]
 
 
-def test_an_encoder_from_a_folder_must_fit(tmp_path: Path) -> None:
+def test_systems_of_the_matrix_with_an_encoder_from_a_folder(
+    words: WordEmbedder, tmp_path: Path
+) -> None:
     encoder = _encoder()
-    encoder.save(tmp_path / "encoder")
-    systems = standard_systems(tmp_path / "encoder", k=(2, 4), candidates=20)
-    listed = systems(np.ones((3, D), np.float32), tmp_path)
+    encoder.save(tmp_path / "enc")
+    settings = SOME | {"systems": ("exact", "truncated", "csr"), "k": (2, 4), "dims": (4,)}
+    systems = matrix_systems(BenchConfig(**settings, encoder=(tmp_path / "enc",)))
+    listed = systems(np.ones((10, D), np.float32), tmp_path)
     assert [each.name for each in listed] == [
         "dense float32, exact",
-        "dense float32, HNSW",
-        "truncated to 8",
-        "truncated to 8, rescored 20",
-        "truncated to 2",
-        "truncated to 2, rescored 20",
-        "binary",
-        "binary, rescored",
+        "truncated to 4",
+        "truncated to 4, rescored",
         "CSR k=2",
-        "CSR k=2, rescored 20",
         "CSR k=4",
-        "CSR k=4, rescored 20",
+        "CSR k=2, rescored",
+        "CSR k=4, rescored",
+        "CSR k=2, u8",
+        "CSR k=4, u8",
     ]
-    assert {each.revision for each in listed} == {"dense", encoder.fingerprint}
+    assert [each.revision for each in listed] == ["dense"] * 3 + [encoder.fingerprint] * 6
+    assert [each.sparse for each in listed] == [False] * 3 + [True] * 6
     assert not any(each.trained_here for each in listed)
+    assert listed[4].settings == {
+        "k": 4,
+        "query_k": 4,
+        "h": 64,
+        "datatype": "f32",
+        "candidates": 0,
+    }
     with pytest.raises(CsrError, match="encodes vectors of 16 dimensions, got 5"):
-        systems(np.ones((3, 5), np.float32), tmp_path)
-    with pytest.raises(ConfigError, match="candidates above 0, got"):
-        standard_systems(tmp_path / "encoder", candidates=0)
+        systems(np.ones((10, 5), np.float32), tmp_path)
 
 
 def test_systems_need_names_of_their_own(words: WordEmbedder, tmp_path: Path) -> None:
@@ -419,25 +440,6 @@ def test_systems_need_names_of_their_own(words: WordEmbedder, tmp_path: Path) ->
     for systems in (none, alike):
         with pytest.raises(ConfigError, match="systems need names of their own"):
             run_mteb(tiny_task(), words.embedder, systems, tmp_path)
-
-
-def test_systems_of_the_matrix_are_scored(words: WordEmbedder, tmp_path: Path) -> None:
-    class Plan(NamedTuple):
-        name: str
-        family: str
-        settings: dict[str, Any]
-        make: Callable[[], System]
-
-    def systems(vectors: Matrix, folder: Path) -> Sequence[Candidate]:
-        short = Plan("MRL 4", "MRL adapter", {"dims": 4}, lambda: truncated(4))
-        coded = Plan("CSR k=4", "CSR", {"k": 4, "encoder": "feed"}, codes(_encoder(), k=4).make)
-        return [planned(plan, "cafe", trained_here=True) for plan in (short, coded)]
-
-    scored = run_mteb(tiny_task(), words.embedder, systems, tmp_path)
-    metas = [json.loads((each.result.parent / "model_meta.json").read_text()) for each in scored]
-    assert [meta["revision"] for meta in metas] == ["cafe", "feed"]
-    assert [meta["model_type"] for meta in metas] == [["dense"], ["sparse"]]
-    assert metas[1]["experiment_kwargs"] == {"system": "CSR k=4", "k": 4}
 
 
 def test_subsets_have_encoders_and_scores_of_their_own(words: WordEmbedder, tmp_path: Path) -> None:
@@ -662,6 +664,27 @@ def test_without_mteb_the_extra_is_named(
         run_mteb("NFCorpus", words.embedder, _exact_only, tmp_path)
 
 
+# --- the command ------------------------------------------------------------------------------
+
+
+def test_the_command_scores_the_matrix(
+    csr: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    hub_folder(Path("nfcorpus"))
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(128, 64)).astype(np.float32)
+    latents, inputs = np.zeros(128, np.float32), np.zeros(64, np.float32)
+    Encoder(weight=weight, latent_bias=latents, pre_bias=inputs, k=8).save(Path("enc"))
+    command = ("bench", "mteb", "NFCorpus", "--local", "nfcorpus", "--embedder", "wordllama:64")
+    settings = ("--systems", "exact,csr", "--candidates", 0, "--depth", 10)
+    rows = csr(*command, *settings, "--encoder", "enc", "--json").json
+    assert [row["system"] for row in rows] == ["dense float32, exact", "CSR k=8", "CSR k=8, u8"]
+    assert rows[0]["difference"] is None and rows[1]["difference"]["low"] <= 0
+    assert all(Path(row["result"]).is_file() and row["main_score"] > 0 for row in rows)
+    assert "against the first system" in csr(*command, *settings, "--encoder", "enc").stdout
+
+
 # --- the documentation ------------------------------------------------------------------------
 
 
@@ -681,7 +704,7 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
     for said, meant in {
         "sentence-transformers:BAAI/bge-small-en-v1.5": "wordllama:64",  # comes with its package
-        "k=(8, 16, 32), minutes=5": "k=(8,), h=128, steps=10, batch_size=64",
+        "minutes=5": "minutes=0.05",
         'scored = run_mteb("NFCorpus", embedder, systems, Path("mteb-nfcorpus"), tell=print)': (
             "scored = []"  # that one asks the hub
         ),

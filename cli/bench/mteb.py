@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from csr_qdrant.benchmarks.matrix.config import BenchConfig
-from csr_qdrant.cli.bench.running import OF_SOME, SECTION, BenchFolder, EmbedderUri
+from csr_qdrant.cli.bench.running import OF_SOME, SECTION, BenchFolder, EmbedderUri, watching
 from csr_qdrant.cli.options import AsJson, Quiet, configured_as
 from csr_qdrant.cli.output import Output, table
 from csr_qdrant.errors import ConfigError
@@ -36,27 +36,22 @@ def mteb(
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score dense, shortened, binary and CSR systems on retrieval tasks of MTEB.
+    """Score the matrix of systems on retrieval tasks of MTEB.
 
-    Results lie in --output as mteb itself writes them, ready for its leaderboard. Of the settings
-    below k, candidates, encoder and minutes count. Latency and bytes are measured by the others.
+    Results lie in --output as mteb itself writes them, ready for its leaderboard. Each system is
+    built anew for its scores: --systems names those that are wanted. Latency and bytes are measured
+    by the other commands; what they alone need means nothing here.
     """
+    from csr_qdrant.benchmarks.mteb_matrix import matrix_systems
     from csr_qdrant.benchmarks.mteb_run import run_mteb
-    from csr_qdrant.benchmarks.mteb_systems import standard_systems
     from csr_qdrant.cli.embedding import named_embedder
-    from csr_qdrant.trainer import TrainConfig
 
     out = Output(as_json=json, quiet=quiet)
     if local is not None and len(tasks) > 1:
         raise ConfigError(f"--local holds the data of one task, got {', '.join(tasks)}")
-    if len(config.encoder) > 1:
-        raise ConfigError(f"mteb scores one encoder at a time, got {len(config.encoder)}")
-    training = TrainConfig(k=config.k, minutes=config.minutes, seed=config.seed)
-    given = config.encoder[0] if config.encoder else None
-    systems = standard_systems(
-        given, None if given else training, k=config.k, candidates=config.candidates
-    )
-    model, rows = named_embedder(embedder, config.device), []
+    model: Any = named_embedder(embedder, config.device)
+    rows: list[dict[str, Any]] = []
+    systems = matrix_systems(config, embedder=model.uri, watch=watching(out, config), tell=out.note)
     for name in tasks:
         scored = run_mteb(
             name,

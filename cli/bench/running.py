@@ -19,6 +19,7 @@ from csr_qdrant.errors import CsrError
 
 if TYPE_CHECKING:
     from csr_qdrant.benchmarks.engine import Engine
+    from csr_qdrant.benchmarks.matrix.models import Watch
     from csr_qdrant.benchmarks.matrix.task import BenchTask
 
 SECTION = "bench"  # of settings files, and in variables
@@ -68,19 +69,27 @@ def run(
     from csr_qdrant.benchmarks.matrix.run import run_benchmark
     from csr_qdrant.stores.server_config import without_password
 
+    command = "csr " + shlex.join(without_password(each) for each in sys.argv[1:])
+    with _engine(out, folder, server) as engine:
+        report = run_benchmark(
+            task, config, folder, out.note, watching(out, config), command, engine
+        )
+    show(out, folder, report)
+
+
+def watching(out: Output, config: BenchConfig) -> "Watch":
+    """Return what shows each training of a benchmark as it goes on."""
+
     @contextmanager
     def watch(name: str) -> Iterator[Any]:
         from csr_qdrant.cli.watch import Watch
         from csr_qdrant.trainer import TrainConfig
 
         out.note(name)
-        with Watch(out, TrainConfig(minutes=config.minutes)) as watching:
-            yield watching.listeners
+        with Watch(out, TrainConfig(minutes=config.minutes)) as shown:
+            yield shown.listeners
 
-    command = "csr " + shlex.join(without_password(each) for each in sys.argv[1:])
-    with _engine(out, folder, server) as engine:
-        report = run_benchmark(task, config, folder, out.note, watch, command, engine)
-    show(out, folder, report)
+    return watch
 
 
 @contextmanager
