@@ -42,7 +42,7 @@ class EdgeCodeWriter(Closing):
 
     def __init__(self, folder: Path, shard_folder: Path, shard: Any) -> None:
         """Wrap an open shard; use `open`."""
-        self.folder = folder
+        self._folder = folder
         self._shard_folder = shard_folder
         self._handle = shard
         self._described: tuple[Schema, Json] | None = None
@@ -68,14 +68,24 @@ class EdgeCodeWriter(Closing):
     @property
     def location(self) -> str:
         """The folder."""
-        return str(self.folder)
+        return str(self._folder)
+
+    @property
+    def folder(self) -> Path:
+        """Where a copy of the encoder is kept beside the points."""
+        return self._folder
+
+    @property
+    def threads(self) -> int:
+        """One: the engine takes updates one after the other."""
+        return 1
 
     def check_features(self) -> None:
         """Do nothing: the engine is part of this process, and new enough."""
 
     def layout(self) -> Layout:
         """Return the vectors that the collection holds now."""
-        return read_layout(self.folder, self._shard_folder)
+        return read_layout(self._folder, self._shard_folder)
 
     def schema(self) -> Schema | None:
         """Return what csr-qdrant recorded of the collection, None if it never did."""
@@ -88,8 +98,8 @@ class EdgeCodeWriter(Closing):
 
     def record(self, schema: Schema, metadata: Json) -> None:
         """Record that the codes of `schema` belong to the collection, with `metadata`."""
-        with plain_errors(self.folder):
-            write_description(self.folder, schema, metadata)
+        with plain_errors(self._folder):
+            write_description(self._folder, schema, metadata)
         self._described = schema, metadata
 
     def write_metadata(self, key: str, value: Any) -> None:
@@ -103,8 +113,8 @@ class EdgeCodeWriter(Closing):
 
     def forget(self) -> None:
         """Remove what csr-qdrant stored beside the points; the encoder is its caller's."""
-        with plain_errors(self.folder):
-            (self.folder / DESCRIPTION).unlink(missing_ok=True)
+        with plain_errors(self._folder):
+            (self._folder / DESCRIPTION).unlink(missing_ok=True)
         self._described = None
 
     def add_name(self, name: str, datatype: Datatype) -> None:
@@ -124,7 +134,7 @@ class EdgeCodeWriter(Closing):
     def count(self, having: str, lacking: str | None = None) -> int:
         """Return the exact number of points with the one vector and without the other."""
         request = engine.CountRequest(exact=True, filter=_filter(having, lacking))
-        with plain_errors(self.folder):
+        with plain_errors(self._folder):
             return int(self._shard.count(request))
 
     def page(
@@ -138,14 +148,14 @@ class EdgeCodeWriter(Closing):
             with_payload=False,
             with_vector=[dense] if lacking else [dense, code],
         )
-        with plain_errors(self.folder):
+        with plain_errors(self._folder):
             records, following = self._shard.scroll(request)
         points = [coded_point(record, dense, code) for record in records]
         return points, None if following is None else plain_id(following)
 
     def retrieve(self, dense: str, code: str, ids: Sequence[PointId]) -> list[CodedPoint]:
         """Return the points that exist, in any order."""
-        with plain_errors(self.folder):
+        with plain_errors(self._folder):
             records = self._shard.retrieve(
                 known_ids(ids), with_payload=False, with_vector=[dense, code]
             )
@@ -174,12 +184,12 @@ class EdgeCodeWriter(Closing):
 
     def flush(self) -> None:
         """Make everything written so far durable."""
-        with plain_errors(self.folder):
+        with plain_errors(self._folder):
             self._shard.flush()
 
     def optimise(self) -> None:
         """Build the collection's indexes as its own settings say; blocks until that is done."""
-        with plain_errors(self.folder):
+        with plain_errors(self._folder):
             self._shard.optimize()
 
     def close(self) -> None:
@@ -187,18 +197,18 @@ class EdgeCodeWriter(Closing):
         if self._handle is None:
             return
         shard, self._handle = self._handle, None
-        with plain_errors(self.folder):
+        with plain_errors(self._folder):
             shard.flush()
             shard.close()
 
     @property
     def _shard(self) -> Any:
         if self._handle is None:
-            raise CsrError(f"the collection {self.folder} is closed: open it again")
+            raise CsrError(f"the collection {self._folder} is closed: open it again")
         return self._handle
 
     def _update(self, operation: Any) -> None:
-        with plain_errors(self.folder):
+        with plain_errors(self._folder):
             self._shard.update(operation)
 
 

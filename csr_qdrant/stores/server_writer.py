@@ -70,6 +70,16 @@ class ServerCodeWriter(Closing):
         """Name of the collection and the server's address, without a password."""
         return f"collection {self._name!r} {config.address(self._client)}"
 
+    @property
+    def folder(self) -> None:
+        """A server keeps no encoder."""
+        return None
+
+    @property
+    def threads(self) -> int:
+        """Some: each waits for answers most of the time."""
+        return 4
+
     def check_features(self) -> None:
         """Raise CsrError for a server below 1.18, which cannot add a vector name."""
         version = self._call(lambda: self._client.info().version)

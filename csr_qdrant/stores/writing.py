@@ -1,6 +1,7 @@
 """What it takes to write codes into a collection of somebody else's, and nothing besides."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from csr_qdrant.codes import SparseCodes
@@ -36,6 +37,14 @@ class CodeWriter(Protocol):
     @property
     def location(self) -> str:
         """Where the collection is, for messages; never a key or a password."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where a copy of the encoder is kept beside the points; None: nowhere."""
+
+    @property
+    def threads(self) -> int:
+        """How many threads may write at a time with profit."""
 
     def check_features(self) -> None:
         """Raise CsrError if the engine cannot add a vector name to an existing collection."""

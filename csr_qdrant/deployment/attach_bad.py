@@ -1,0 +1,53 @@
+"""Points that cannot have a code, named in a file instead of ending a run over millions."""
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from csr_qdrant.atomic import replaced_file
+from csr_qdrant.deployment.attach_config import BadPoint
+from csr_qdrant.errors import CsrError
+
+EXAMPLES = 10
+
+
+class BadPoints:
+    """Counts bad points, keeps a few, and writes all of them to a file if there is one."""
+
+    def __init__(self, file: TextIO | None) -> None:
+        """Write into the open `file`, one JSON object a line; None: only count."""
+        self._file = file
+        self._lock = threading.Lock()
+        self.count = 0
+        self.examples: list[BadPoint] = []
+
+    def add(self, points: Sequence[BadPoint]) -> None:
+        """Take more bad points, from any thread."""
+        with self._lock:
+            self.count += len(points)
+            self.examples += points[: EXAMPLES - len(self.examples)]
+            if self._file is not None:
+                self._file.writelines(json.dumps(each._asdict()) + "\n" for each in points)
+
+
+@contextmanager
+def bad_points(path: Path | None) -> Iterator[BadPoints]:
+    """Give a list of bad points whose file appears at the end, whole or not at all.
+
+    Without a bad point there is no file: one of an earlier run is removed. Raises CsrError if it
+    cannot be written.
+    """
+    if path is None:
+        yield BadPoints(None)
+        return
+    try:
+        with replaced_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+            found = BadPoints(file)
+            yield found
+        if not found.count:
+            path.unlink()
+    except OSError as error:
+        raise CsrError(f"cannot write {path}: {error.strerror}") from error

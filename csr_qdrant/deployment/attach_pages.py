@@ -1,0 +1,80 @@
+"""One pass over the points of a collection: read ahead, worked on in parallel, finished in order.
+
+In memory at a time are one page of dense vectors, and codes of as many pages as there are threads.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
+
+from csr_qdrant.ids import PointId
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+
+class Page(NamedTuple, Generic[P]):
+    """Points on their way through a pass."""
+
+    size: int
+    content: P
+    following: PointId | None  # the next page's offset; None: this is the last one
+
+
+@dataclass
+class Pace:
+    """Holds a pass to a rate; what it has waited for too long is not made up for in a rush."""
+
+    rate: float | None  # points a second; None: no limit
+    free_at: float = field(default_factory=time.monotonic)
+
+    def wait(self, points: int) -> None:
+        """Wait until `points` more may go."""
+        if self.rate is None:
+            return
+        time.sleep(max(0.0, self.free_at - time.monotonic()))
+        self.free_at = max(self.free_at, time.monotonic()) + points / self.rate
+
+
+def pass_over(
+    read: Callable[[PointId | None], Page[P]],
+    work: Callable[[P], R],
+    finish: Callable[[Page[P], R], object],
+    *,
+    start: PointId | None,
+    threads: int,
+    pace: Pace,
+) -> None:
+    """Read pages from `start` on, `work` on them in threads, and `finish` them in their order.
+
+    The next page is read while the last ones are worked on. What `read`, `work` or `finish` raise
+    ends the pass; pages that are being worked on are waited for.
+    """
+    running: deque[tuple[Page[P], Future[R]]] = deque()
+
+    def finish_first() -> None:
+        page, future = running.popleft()
+        finish(page, future.result())
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="attach") as pool:
+        for page in _read_ahead(read, start):
+            while len(running) >= threads:
+                finish_first()
+            pace.wait(page.size)
+            running.append((page, pool.submit(work, page.content)))
+        while running:
+            finish_first()
+
+
+def _read_ahead(
+    read: Callable[[PointId | None], Page[P]], start: PointId | None
+) -> Iterator[Page[P]]:
+    with ThreadPoolExecutor(1, thread_name_prefix="attach-read") as pool:
+        coming: Future[Page[P]] | None = pool.submit(read, start)
+        while coming is not None:
+            page = coming.result()
+            coming = None if page.following is None else pool.submit(read, page.following)
+            yield page

@@ -1,0 +1,203 @@
+"""The two kinds of passes of `attach`: over points that lack a code, and over all codes."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import NamedTuple
+
+from csr_qdrant.deployment.attach_bad import BadPoints
+from csr_qdrant.deployment.attach_codes import Coder, Encoded, compare
+from csr_qdrant.deployment.attach_config import AttachConfig, AttachPlan, BadPoint
+from csr_qdrant.deployment.attach_journal import Journal
+from csr_qdrant.deployment.attach_pages import Pace, Page, pass_over
+from csr_qdrant.ids import PointId
+from csr_qdrant.stores.writing import CodedPoint, CodeWriter
+
+PAGE_VALUES = 2**19  # numbers of dense vectors a page: 16 MiB as Python has them
+SETTLING_ROUNDS = 3  # how often a page is looked at again whose points change meanwhile
+SAMPLE = 1000
+OnPoints = Callable[[str, int, int], None]  # phase, points done in it, points in all
+
+
+@dataclass
+class Counts:
+    """What has been done so far; the first two are of the latest pass."""
+
+    without_code: int = 0
+    written_in_pass: int = 0
+    written: int = 0
+    rewritten: int = 0
+    removed: int = 0
+    unsettled: int = 0
+
+
+@dataclass
+class Sample:
+    """A draw from all ids that go by, every one as likely as any other (algorithm R)."""
+
+    size: int = SAMPLE
+    seen: int = 0
+    ids: list[PointId] = field(default_factory=list)
+    random: Random = field(default_factory=lambda: Random(0))
+
+    def add(self, ids: list[PointId]) -> None:
+        """Let ids go by."""
+        for point in ids:
+            self.seen += 1
+            if len(self.ids) < self.size:
+                self.ids.append(point)
+            elif (place := self.random.randrange(self.seen)) < self.size:
+                self.ids[place] = point
+
+
+class _Checked(NamedTuple):
+    """What the verifying of a page came to."""
+
+    rewritten: int
+    removed: int
+    unsettled: int
+
+
+class Passes:
+    """Goes over the points of one collection, as often as it takes."""
+
+    def __init__(
+        self,
+        writer: CodeWriter,
+        coder: Coder,
+        plan: AttachPlan,
+        config: AttachConfig,
+        on_points: OnPoints,
+    ) -> None:
+        """Prepare passes over the collection of `writer`; `on_points` hears how far they are."""
+        self.writer, self.coder, self.plan = writer, coder, plan
+        self.counts, self.sample = Counts(), Sample()
+        self._threads = config.threads or writer.threads
+        self._limit = max(1, min(config.batch, PAGE_VALUES // plan.dimension))
+        self._pace = Pace(config.rate)
+        self._on_points = on_points
+        # Encoding uses all cores by itself; two threads at it would only take more memory.
+        self._encoding = threading.Lock()
+
+    # --- what lacks a code -------------------------------------------------------------------
+
+    def backfill(self, bad: BadPoints, start: PointId | None, journal: Journal | None) -> int:
+        """Write the codes of points from `start` on that have none; return how many it wrote."""
+        counts, done = self.counts, 0
+        counts.without_code = counts.written_in_pass = 0
+
+        def finish(page: Page[Encoded], refused: list[BadPoint]) -> None:
+            nonlocal done
+            encoded = page.content
+            bad.add([*encoded.bad, *refused])
+            counts.without_code += len(encoded.without_code)
+            counts.written_in_pass += len(encoded.ids) - len(refused)
+            self.sample.add(encoded.ids)
+            done += page.size
+            self._on_points("backfill", done, max(done, self.plan.lacking))
+            if journal is not None:
+                journal.advance(page.size, page.following)
+
+        pass_over(
+            self._read_lacking,
+            self._write,
+            finish,
+            start=start,
+            threads=self._threads,
+            pace=self._pace,
+        )
+        counts.written += counts.written_in_pass
+        return counts.written_in_pass
+
+    def _read_lacking(self, offset: PointId | None) -> Page[Encoded]:
+        points, following = self._page(offset, lacking=True)
+        return Page(len(points), self._encode(points), following)
+
+    def _write(self, encoded: Encoded) -> list[BadPoint]:
+        if not encoded.ids:
+            return []
+        refused = self.writer.write(self.plan.name, encoded.ids, encoded.codes, only_new=True)
+        return [BadPoint(*each) for each in refused]
+
+    # --- all codes ---------------------------------------------------------------------------
+
+    def verify(self, journal: Journal) -> None:
+        """Encode every stored vector once more and mend codes that are missing or others."""
+        counts, done = self.counts, 0
+
+        def finish(page: Page[list[CodedPoint]], checked: _Checked) -> None:
+            nonlocal done
+            counts.rewritten += checked.rewritten
+            counts.removed += checked.removed
+            counts.unsettled += checked.unsettled
+            done += page.size
+            self._on_points("verify", done, max(done, self.plan.points))
+            journal.advance(page.size, page.following)
+
+        pass_over(
+            self._read_all,
+            self._mend,
+            finish,
+            start=journal.offset,
+            threads=self._threads,
+            pace=self._pace,
+        )
+
+    def _read_all(self, offset: PointId | None) -> Page[list[CodedPoint]]:
+        points, following = self._page(offset, lacking=False)
+        return Page(len(points), points, following)
+
+    def _mend(self, points: list[CodedPoint]) -> _Checked:
+        """Mend the codes of a page; look again at those that were wrong, until none is.
+
+        A point may be written by others between our reading it and our writing of its code, which
+        would then be that of the old vector: hence the second look.
+        """
+        rewritten = removed = 0
+        for _ in range(SETTLING_ROUNDS):
+            encoded = self._encode(points)
+            wrong = compare(points, encoded)
+            if not wrong.wrong:
+                return _Checked(rewritten, removed, 0)
+            ids = [encoded.ids[row] for row in wrong.rows]
+            gone = self._replace(ids, encoded, wrong.rows)
+            if wrong.surplus:
+                self.writer.remove(self.plan.name, wrong.surplus)
+            rewritten += len(ids) - len(gone)
+            removed += len(wrong.surplus)
+            again = [point for point in ids if point not in gone] + wrong.surplus
+            points = self.writer.retrieve(self.plan.vector, self.plan.name, again)
+        left = compare(points, self._encode(points)).wrong
+        return _Checked(rewritten, removed, left)
+
+    def _replace(self, ids: list[PointId], encoded: Encoded, rows: list[int]) -> set[PointId]:
+        """Write codes over others; return the ids that the engine refused."""
+        if not ids:
+            return set()
+        codes = encoded.codes[rows]
+        refused = self.writer.write(self.plan.name, ids, codes, only_new=False)
+        return {each.id for each in refused}
+
+    # --- a look at the end -------------------------------------------------------------------
+
+    def check_sample(self) -> tuple[int, int]:
+        """Return how many codes of this run were looked at once more, and how many were wrong."""
+        looked = wrong = 0
+        for start in range(0, len(self.sample.ids), self._limit):
+            some = self.sample.ids[start : start + self._limit]
+            points = self.writer.retrieve(self.plan.vector, self.plan.name, some)
+            looked += len(points)
+            wrong += compare(points, self._encode(points)).wrong
+        return looked, wrong
+
+    def _page(
+        self, offset: PointId | None, *, lacking: bool
+    ) -> tuple[list[CodedPoint], PointId | None]:
+        return self.writer.page(
+            self.plan.vector, self.plan.name, self._limit, offset, lacking=lacking
+        )
+
+    def _encode(self, points: list[CodedPoint]) -> Encoded:
+        with self._encoding:
+            return self.coder.encode(points)
