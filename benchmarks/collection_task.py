@@ -21,8 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from csr_qdrant.atomic import replaced_file, write_json
-from csr_qdrant.benchmarks.compare import Task
-from csr_qdrant.benchmarks.neighbours import Matrix, Neighbours, exact_neighbours
+from csr_qdrant.benchmarks.neighbours import Matrix
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.sources.collection_points import CollectionVectors
 from csr_qdrant.stores.disk import require_space
@@ -68,26 +67,6 @@ class CollectionTask:
     vectors: Matrix  # (n, d), mapped from disk
     query_ids: Sequence[str]
     queries: Matrix  # (m, d)
-
-    def neighbours(self, k: int) -> Neighbours:
-        """Return the exact k nearest rows of each query by cosine, kept once they are computed."""
-        path = self.folder / f"neighbours-{k}.npz"
-        if not path.exists():
-            found = exact_neighbours(self.queries, self.vectors, k)
-            with replaced_file(path) as temporary, temporary.open("wb") as file:
-                np.savez(file, rows=found.rows, scores=found.scores)
-        with np.load(path) as saved:
-            return Neighbours(saved["rows"], saved["scores"])
-
-    def as_task(self) -> Task:
-        """Return it as a task without judgements: recall means something, nDCG is 0."""
-        return Task(
-            doc_ids=self.doc_ids,
-            vectors=self.vectors,
-            query_ids=self.query_ids,
-            queries=self.queries,
-            qrels={query: {} for query in self.query_ids},
-        )
 
 
 def collection_task(

@@ -12,8 +12,10 @@ from qdrant_client import QdrantClient, models
 
 from csr_qdrant.benchmarks import collection_task as module
 from csr_qdrant.benchmarks.collection_task import CollectionTask, collection_task
-from csr_qdrant.benchmarks.compare import compare
-from csr_qdrant.benchmarks.systems import DenseSystem, truncated
+from csr_qdrant.benchmarks.matrix.config import BenchConfig
+from csr_qdrant.benchmarks.matrix.run import run_benchmark
+from csr_qdrant.benchmarks.matrix.task import own_vectors
+from csr_qdrant.benchmarks.mteb_matrix import unwatched
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.sources import collection_points
 from csr_qdrant.sources.collection_points import CollectionVectors
@@ -52,15 +54,9 @@ def _check(task: CollectionTask) -> None:
     assert rows == sorted(rows)
     np.testing.assert_allclose(task.vectors, UNIT[rows], atol=1e-6)
     np.testing.assert_allclose(task.queries, UNIT[asked], atol=1e-6)
-    cosines = UNIT[asked].astype(np.float64) @ UNIT[rows].T.astype(np.float64)
-    np.testing.assert_array_equal(
-        task.neighbours(10).rows, np.argsort(-cosines, axis=1, kind="stable")[:, :10]
-    )
 
 
-def test_queries_are_held_out_and_neighbours_are_exact(
-    points: CollectionVectors, tmp_path: Path
-) -> None:
+def test_queries_are_held_out(points: CollectionVectors, tmp_path: Path) -> None:
     task = collection_task(points, tmp_path / "task", queries=QUERIES)
     _check(task)
     assert (task.name, task.distance) == (str(tmp_path / "shard"), "Cosine")
@@ -81,15 +77,21 @@ def test_the_same_from_a_server(tmp_path: Path) -> None:
         _check(collection_task(points, tmp_path / "task", queries=QUERIES))
 
 
-def test_systems_are_compared_on_it(points: CollectionVectors, tmp_path: Path) -> None:
-    task = collection_task(points, tmp_path / "task", queries=QUERIES)
-    systems = [DenseSystem(name="exact", m=0), truncated(2)]
-    exact, short = compare(systems, task.as_task(), tmp_path / "systems", timed=5)
-    assert exact.recall.mean() == 1.0
-    assert short.recall.mean() < 0.7
-    assert not exact.ndcg.any()
-    for system in systems:
-        system.close()
+def test_systems_are_compared_on_it(
+    points: CollectionVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("csr_qdrant.benchmarks.matrix.timing.SECONDS", 0.02)
+    read = collection_task(points, tmp_path / "task", queries=QUERIES)
+    config = BenchConfig(systems=("truncated",), dims=(2,), candidates=0, timed=5)
+    report = run_benchmark(own_vectors(read), config, tmp_path / "b", lambda step: None, unwatched)
+    exact, short = report["systems"]
+    assert exact["fidelity"]["recall@10"] == 1.0
+    assert short["fidelity"]["recall@10"] < 0.7
+    assert not exact["quality"]  # nothing is judged
+    found = np.load(tmp_path / "b" / "neighbours.npz")["rows"]
+    asked, rows = ([int(each) for each in ids] for ids in (read.query_ids, read.doc_ids))
+    cosines = UNIT[asked].astype(np.float64) @ UNIT[rows].T.astype(np.float64)
+    np.testing.assert_array_equal(found, np.argsort(-cosines, axis=1, kind="stable")[:, :10])
 
 
 def test_an_interrupted_reading_goes_on(
@@ -125,16 +127,6 @@ def test_a_finished_reading_is_not_repeated(
     monkeypatch.setattr(points, "blocks", None)
     monkeypatch.setattr(points, "sample", None)
     _check(collection_task(points, tmp_path / "task", queries=QUERIES))
-
-
-def test_neighbours_are_computed_once(
-    points: CollectionVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    task = collection_task(points, tmp_path / "task", queries=QUERIES)
-    first = task.neighbours(5)
-    monkeypatch.setattr(module, "exact_neighbours", None)
-    np.testing.assert_array_equal(task.neighbours(5).rows, first.rows)
-    np.testing.assert_array_equal(task.neighbours(5).scores, first.scores)
 
 
 def test_another_task_or_other_points_are_refused(
