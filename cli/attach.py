@@ -1,0 +1,147 @@
+"""`csr attach`: codes beside the dense vectors of a collection that is in use."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from csr_qdrant.cli.options import AsJson, DryRun, Quiet, configured
+from csr_qdrant.cli.output import Output
+from csr_qdrant.cli.places import FolderPlace, Place, ServerPlace, ServerSettings, place_of
+from csr_qdrant.cli.rows import about
+from csr_qdrant.deployment.attach import AttachConfig, AttachPlan, AttachReport, plan_attach
+from csr_qdrant.deployment.attach import attach as run
+from csr_qdrant.encoder import Encoder
+from csr_qdrant.errors import ConfigError
+
+if TYPE_CHECKING:
+    from csr_qdrant.stores.writing import CodeWriter
+
+Folder = Annotated[
+    Path | None,
+    typer.Argument(metavar="[FOLDER]", help="Collection of Qdrant Edge, unless on a server."),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings:
+    """Which encoder makes the codes."""
+
+    encoder: Path | None = field(
+        default=None,
+        metadata=about(
+            "Encoder folder; default: the copy that an earlier run left beside the collection.",
+            "FOLDER",
+        ),
+    )
+
+
+@configured
+def attach(
+    server: ServerSettings,
+    settings: EncoderSettings,
+    config: AttachConfig,
+    folder: Folder = None,
+    dry_run: DryRun = False,
+    json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Add codes to the points of an existing collection.
+
+    Payloads and other vectors stay as they are; `csr detach` takes the codes away again. An
+    interrupted run goes on where it stopped. Run it again after points were written without codes.
+    Needs Qdrant 1.18, or Qdrant Edge.
+    """
+    out = Output(as_json=json, quiet=quiet)
+    with closing(place_of(folder, server)) as place:
+        encoder = _encoder(place, settings.encoder)
+        with open_writer(place) as writer:
+            plan = plan_attach(writer, encoder, config)
+            if dry_run:
+                out.result({"dry_run": True, **plan.to_json()}, "would attach: " + _costs(plan))
+                return
+            out.note(_costs(plan))
+            report = _attach(out, writer, encoder, config)
+    if report.bad and config.bad_rows is not None:
+        out.warn(f"{report.bad:,} points cannot have a code: see {config.bad_rows}")
+    out.result(report.to_json(), _done(report))
+
+
+@contextmanager
+def open_writer(place: Place) -> "Iterator[CodeWriter]":
+    """Open a place for writing codes; its client stays open."""
+    if isinstance(place, FolderPlace):
+        from csr_qdrant.stores.edge_writer import EdgeCodeWriter
+
+        with EdgeCodeWriter.open(place.folder) as edge:
+            yield edge
+        return
+    assert isinstance(place, ServerPlace)
+    from csr_qdrant.stores.server_writer import ServerCodeWriter
+
+    with ServerCodeWriter.open(place.client, place.collection) as on_server:
+        yield on_server
+
+
+def _encoder(place: Place, given: Path | None) -> Encoder:
+    encoder = Encoder.load(given) if given is not None else place.own_encoder()
+    if encoder is None:
+        raise ConfigError("--encoder is missing: pass the folder that `csr train` wrote")
+    return encoder
+
+
+def _attach(
+    out: Output, writer: "CodeWriter", encoder: Encoder, config: AttachConfig
+) -> AttachReport:
+    try:
+        # Both phases go over the points once, the second one only to look.
+        total = writer.count(plan_attach(writer, encoder, config).vector)
+        with out.progress("attaching", total * (2 if config.verify else 1)) as progress:
+
+            def show(phase: str, done: int, in_all: int) -> None:
+                progress.update(done + (total if phase == "verify" else total - min(in_all, total)))
+
+            return run(writer, encoder, config, show)
+    except KeyboardInterrupt:
+        out.note("stopped; give the same command again to go on")
+        raise
+
+
+def _costs(plan: AttachPlan) -> str:
+    vector = f"vector {plan.vector!r}" if plan.vector else "the unnamed vector"
+    graph = ", whose graphs (HNSW) the engine then builds anew" if plan.lacking else ""
+    earlier = {"backfill": "; goes on with an earlier run", "verify": "; goes on with verifying"}
+    return (
+        f"{plan.lacking:,} of {plan.points:,} points of {plan.location} get codes of {vector} as "
+        f"{plan.name!r} (k={plan.k}, {plan.datatype}): about {_mb(plan.index_bytes)} of index and "
+        f"{_mb(plan.stored_bytes)} stored; {_mb(plan.copied_bytes)} of dense vectors move with "
+        f"the points{graph}{earlier.get(plan.phase or '', '')}"
+    )
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
+
+
+def _done(report: AttachReport) -> str:
+    changed = [
+        f"{count:,} {what}"
+        for count, what in (
+            (report.rewritten, "mended"),
+            (report.removed, "removed"),
+            (report.without_code, "points have no active latent"),
+            (report.bad, "points cannot have a code"),
+            (report.lacking, "points lack one: run it again"),
+            (report.unsettled, "points kept changing: run it again"),
+            (report.sampled_wrong, "of a sample are wrong: run it again"),
+        )
+        if count
+    ]
+    more = "; " + ", ".join(changed) if changed else ""
+    return (
+        f"attached {report.written:,} codes to {report.plan.location} in {report.seconds:.1f} s, "
+        f"{report.coded:,} of {report.points:,} points have one{more}"
+    )
