@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from llama_index.core import MockEmbedding, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.schema import QueryBundle, TextNode
 from llama_index.core.storage import StorageContext
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
@@ -134,6 +135,7 @@ def test_the_shared_model_reports_the_one_behind_it(encoder: Encoder) -> None:
     assert (made.model_name, made.embed_batch_size) == ("counting", 7)
     assert made.class_name() == "CsrSharedEmbedding"
     own = csr_embeddings(encoder, f"wordllama:{DIMENSION}").embed_model
+    assert own.model_name == f"wordllama:{DIMENSION}"
     assert own.get_text_embedding("a king") == asyncio.run(own.aget_text_embedding("a king"))
     assert len(own.get_query_embedding("a king")) == DIMENSION
 
@@ -145,3 +147,20 @@ def test_texts_without_codes_stay(encoder: Encoder) -> None:
     indices, values = own.sparse_doc_fn(["", "a king"])
     assert indices[0] == values[0] == []
     assert len(indices[1]) == len(values[1]) == 32
+
+
+def test_a_pipeline_of_ingestion_embeds_once(encoder: Encoder) -> None:
+    backbone = Counting()
+    made = csr_embeddings(encoder, backbone)
+    store = QdrantVectorStore(
+        "docs",
+        client=QdrantClient(":memory:"),
+        enable_hybrid=True,
+        sparse_doc_fn=made.sparse_doc_fn,
+        sparse_query_fn=made.sparse_query_fn,
+    )
+    pipeline = IngestionPipeline(transformations=[made.embed_model], vector_store=store)
+    nodes = [TextNode(text=text) for text in TEXTS]
+    pipeline.run(nodes=nodes)
+    pipeline.run(nodes=nodes)  # again: nothing is embedded
+    assert backbone._documents == [TEXTS]

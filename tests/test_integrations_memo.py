@@ -1,6 +1,7 @@
 """The memo between two who ask for the same vectors, and the texts that become codes."""
 
 import asyncio
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,14 @@ def test_many_threads_get_right_vectors_from_a_small_memo() -> None:
     for batch, rows in zip(batches, made, strict=True):
         np.testing.assert_allclose(rows, [vector(text, "document") for text in batch], rtol=1e-6)
     assert len(memo) <= 5
+
+
+def test_a_copy_starts_without_memory() -> None:
+    memo = Counting().memo(capacity=3)
+    memo.embed_queries(["a"])
+    copied = pickle.loads(pickle.dumps(memo))
+    assert (len(copied), copied.capacity) == (0, 3)
+    np.testing.assert_array_equal(copied.embed_queries(["a"]), memo.embed_queries(["a"]))
 
 
 def test_a_failure_leaves_nothing_behind() -> None:

@@ -88,7 +88,7 @@ def csr_embeddings(
     """
     coder = text_coder(encoder, embed_model, k=k, query_k=query_k, capacity=capacity, wrap=_wrapped)
     return CsrEmbeddings(
-        SharedEmbedding(coder.dense, **_fields(embed_model)),
+        SharedEmbedding(coder.dense, **_fields(embed_model, coder.coder.encoder)),
         lambda texts: _columns(coder.documents(texts)),
         lambda texts: _columns(coder.queries(texts)),
     )
@@ -117,10 +117,11 @@ def _wrapped(embed_model: Any) -> Backbone | None:
     return _LlamaIndexBackbone(embed_model) if isinstance(embed_model, BaseEmbedding) else None
 
 
-def _fields(embed_model: Any) -> dict[str, Any]:
+def _fields(embed_model: Any, encoder: Encoder) -> dict[str, Any]:
     """Return what the shared model reports and how it batches: as the model behind it."""
     if not isinstance(embed_model, BaseEmbedding):
-        return {}
+        # LlamaIndex's caches of ingestion tell models by their names.
+        return {"model_name": getattr(embed_model, "uri", embed_model) or encoder.embedder}
     return {
         "model_name": embed_model.model_name,
         "embed_batch_size": embed_model.embed_batch_size,

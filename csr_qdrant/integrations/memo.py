@@ -89,6 +89,10 @@ class MemoEmbedder:
         """Return how many vectors are remembered."""
         return len(self._rows)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle the backbone alone: another process starts without memory."""
+        return type(self), (self._backbone, self.capacity)
+
     def embed_documents(self, texts: Sequence[str]) -> F32:
         """Return (n, d) float32; raises CsrError if the backbone gives no such matrix."""
         found = self._look_up("document", texts)

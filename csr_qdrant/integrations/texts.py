@@ -1,5 +1,6 @@
 """Texts to codes: what every adapter does between its library's text and its sparse vector."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,11 +66,12 @@ class TextCoder:
         return self.coder.query_codes(self.dense.embed_queries(texts))
 
     async def adocuments(self, texts: Sequence[str]) -> SparseCodes:
-        """Do as `documents`; the backbone does not block the loop, encoding takes microseconds."""
-        return self.coder.document_codes(await self.dense.aembed_documents(texts))
+        """Do as `documents`, without blocking the loop."""
+        dense = await self.dense.aembed_documents(texts)
+        return await asyncio.to_thread(self.coder.document_codes, dense)
 
     async def aqueries(self, texts: Sequence[str]) -> SparseCodes:
-        """Do as `queries`; the backbone does not block the loop, encoding takes microseconds."""
+        """Do as `queries`, without blocking the loop but to encode, about a millisecond."""
         return self.coder.query_codes(await self.dense.aembed_queries(texts))
 
 
