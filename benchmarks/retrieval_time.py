@@ -1,6 +1,6 @@
 """Time of retrieval by matrix products, as the paper measures it, and by the engine.
 
-    python -m csr_qdrant.benchmarks.retrieval_time
+    csr bench retrieval-time
 
 Figure 3 of arXiv 2503.01776 compares, for batches of 512 queries, a dense product and top-k with a
 sparse product and top-k. `products` has both, for a CPU or CUDA. Beside them the engine searches
@@ -14,21 +14,20 @@ run it yet.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 
 from csr_qdrant.benchmarks.edge_engine import Shard
 from csr_qdrant.benchmarks.engine import SEARCHED, Asked, DenseVectors, SparseVectors
 from csr_qdrant.benchmarks.measure import Call, interleaved_medians, latencies
 from csr_qdrant.benchmarks.neighbours import Matrix
-from csr_qdrant.benchmarks.record import RESULTS, report, write_record
+from csr_qdrant.benchmarks.record import write_record
 from csr_qdrant.benchmarks.synthetic import random_codes, random_vectors
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.errors import ConfigError
@@ -155,36 +154,17 @@ def _shards(vectors: Matrix, codes: SparseCodes, folder: Path) -> tuple[Shard, S
     return dense, sparse
 
 
-def main(
-    rows: Annotated[list[int] | None, typer.Option(help="Sizes of the database.")] = None,
-    h: Annotated[list[int] | None, typer.Option(help="Latents.")] = None,
-    k: Annotated[list[int] | None, typer.Option(help="Active latents.")] = None,
-    d: Annotated[int, typer.Option(help="Dimensions of the dense vectors.")] = 768,
-    batch: Annotated[int, typer.Option(help="Queries of a batch.")] = 512,
-    singles: Annotated[int, typer.Option(help="Queries timed one at a time.")] = 50,
-    rounds: Annotated[int, typer.Option(help="Batches that are timed.")] = 5,
-    device: Annotated[str, typer.Option(help="cpu or cuda (unverified).")] = "cpu",
-    engine: Annotated[bool, typer.Option(help="Time the engine, too.")] = True,
-    output: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
-) -> None:
-    """Time dense and sparse matrix products, and the engine, over size, h and k."""
-    given = {"rows": rows, "hs": h, "ks": k}
-    grid: dict[str, Any] = {name: tuple(each) for name, each in given.items() if each}
-    config = RetrievalConfig(
-        **grid, d=d, batch=batch, singles=singles, rounds=rounds, device=device, engine=engine
-    )
-    found = list(retrieval_times(config))
-    name = "retrieval_time" if device == "cpu" else f"retrieval_time-{device.partition(':')[0]}"
-    path = write_record(name, asdict(config), {"cells": found}, output)
-    lines = {
-        f"{cell['rows']:,} rows, h={cell['h']}, k={cell['k']}": ", ".join(
-            f"{way} {ms['batch_ms']:.1f} ms a batch, {ms['single_p50_ms']:.3f} ms a query"
-            for way, ms in cell["ways"].items()
-        )
-        for cell in found
-    }
-    report(name, lines, path)
+def recorded(
+    config: RetrievalConfig, output: Path, tell: Callable[[str], None] = lambda step: None
+) -> tuple[list[dict[str, Any]], Path]:
+    """Measure the grid and write the record; return the points of the grid and the record's path.
 
-
-if __name__ == "__main__":
-    typer.run(main)
+    `tell` is told each point as it is measured.
+    """
+    cells = []
+    for cell in retrieval_times(config):
+        tell(f"{cell['rows']:,} rows, h={cell['h']:,}, k={cell['k']}")
+        cells.append(cell)
+    device = config.device.partition(":")[0]
+    name = "retrieval_time" if device == "cpu" else f"retrieval_time-{device}"
+    return cells, write_record(name, asdict(config), {"cells": cells}, output)

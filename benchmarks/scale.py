@@ -1,6 +1,6 @@
 """What codes would cost at 10 million to a billion documents, from runs at 400,000 and fewer.
 
-    python -m csr_qdrant.benchmarks.scale
+    csr bench scale
 
 Real vectors are resampled to the largest size, encoded, and their codes indexed at each size. The
 model of `scale_model` is fitted to the sizes up to 400,000 and checked at the larger ones, which
@@ -12,21 +12,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 
 from csr_qdrant.benchmarks.edge_engine import Shard
 from csr_qdrant.benchmarks.engine import SEARCHED, Asked, SparseVectors
-from csr_qdrant.benchmarks.record import RESULTS, report, write_record
+from csr_qdrant.benchmarks.record import RESULTS, write_record
 from csr_qdrant.benchmarks.resampled import Resampler, real_vectors
 from csr_qdrant.benchmarks.scale_model import Sizes, Timings, fit_latency, fit_memory
 from csr_qdrant.benchmarks.scale_report import (
     Measured,
     ScaleConfig,
     Scaled,
-    lines,
     to_json,
 )
 from csr_qdrant.codes import SparseCodes
@@ -97,34 +95,6 @@ def _timed(shard: Shard, queries: SparseCodes, lists: Any, n: int, repeats: int)
     return Timings(np.full(len(asked), float(n)), touched, np.median(seconds, axis=0) * 1000)
 
 
-def main(
-    vectors: Annotated[
-        Path | None, typer.Option(help="Real vectors, .npy; default: the shipped data set's.")
-    ] = None,
-    fitted: Annotated[list[int] | None, typer.Option(help="Sizes to fit.")] = None,
-    checked: Annotated[list[int] | None, typer.Option(help="Sizes to check.")] = None,
-    h: Annotated[int, typer.Option(help="Latents.")] = 4096,
-    k: Annotated[int, typer.Option(help="Active latents of documents.")] = 32,
-    steps: Annotated[int, typer.Option(help="Steps of training.")] = 600,
-    datatype: Annotated[str, typer.Option(help="f32 or u8.")] = "f32",
-    queries: Annotated[int, typer.Option(help="Queries that are timed.")] = 200,
-    output: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
-) -> None:
-    """Fit what codes cost to runs of growing size, check it, and foretell larger ones."""
-    results, path = simulated(
-        vectors=vectors,
-        fitted=tuple(fitted or ()),
-        checked=tuple(checked or ()),
-        h=h,
-        k=k,
-        steps=steps,
-        datatype=datatype,
-        queries=queries,
-        output=output,
-    )
-    report(path.stem, dict(lines(results)), path)
-
-
 def simulated(
     *,
     vectors: Path | None = None,
@@ -160,7 +130,3 @@ def simulated(
     results = to_json(scaled, config)
     name = "scale" if datatype == "f32" else f"scale-{datatype}"
     return results, write_record(name, params, results, output)
-
-
-if __name__ == "__main__":
-    typer.run(main)

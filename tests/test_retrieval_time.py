@@ -2,15 +2,22 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from csr_qdrant.benchmarks import retrieval_time
 from csr_qdrant.benchmarks.neighbours import exact_neighbours, unit_rows
 from csr_qdrant.benchmarks.products import DenseProduct, SparseProduct, device_of
-from csr_qdrant.benchmarks.retrieval_time import ENGINES, PRODUCTS, RetrievalConfig, Ways, timed
+from csr_qdrant.benchmarks.retrieval_time import (
+    ENGINES,
+    PRODUCTS,
+    RetrievalConfig,
+    Ways,
+    recorded,
+    timed,
+)
 from csr_qdrant.benchmarks.synthetic import random_codes
 from csr_qdrant.errors import ConfigError
 
@@ -65,21 +72,14 @@ def test_products_and_the_engine_agree(tmp_path: Path) -> None:
     assert all(value > 0 for each in found_times.values() for value in each.values())
 
 
-def test_the_script_records_the_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    retrieval_time.main(
-        rows=[60, 90],
-        h=[32],
-        k=[2, 4],
-        d=8,
-        batch=6,
-        singles=2,
-        rounds=1,
-        device="cpu",
-        engine=False,
-        output=tmp_path,
-    )
-    record = json.loads((tmp_path / "retrieval_time.json").read_text("utf-8"))
-    cells = record["results"]["cells"]
+def test_the_grid_is_recorded(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"rows": (60, 90), "hs": (32,), "ks": (2, 4)}
+    config = RetrievalConfig(**sizes, d=8, batch=6, singles=2, rounds=1, engine=False)
+    told: list[str] = []
+    cells, path = recorded(config, tmp_path, told.append)
+    assert path == tmp_path / "retrieval_time.json"
+    record = json.loads(path.read_text("utf-8"))
+    assert record["results"]["cells"] == cells
     assert [(c["rows"], c["h"], c["k"]) for c in cells] == [
         (60, 32, 2),
         (60, 32, 4),
@@ -88,7 +88,7 @@ def test_the_script_records_the_grid(tmp_path: Path, capsys: pytest.CaptureFixtu
     ]
     assert {name for cell in cells for name in cell["ways"]} == set(PRODUCTS)
     assert record["params"]["batch"] == 6
-    assert "90 rows, h=32, k=4: dense product" in capsys.readouterr().out
+    assert told[-1] == "90 rows, h=32, k=4"
 
 
 def test_settings_that_cannot_work_are_refused() -> None:

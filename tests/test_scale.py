@@ -17,9 +17,10 @@ from csr_qdrant.benchmarks.scale_model import (
     fit_memory,
     predict,
 )
-from csr_qdrant.benchmarks.scale_report import ScaleConfig, to_json
+from csr_qdrant.benchmarks.scale_report import ScaleConfig, lines, to_json
 from csr_qdrant.benchmarks.synthetic import random_codes
 from csr_qdrant.errors import ConfigError
+from csr_qdrant.stores.base import Datatype
 
 TRUE = LatencyModel(0.02, 7e-7, 9e-6)
 MEMORY = MemoryModel(5.3, 40.0)
@@ -106,11 +107,11 @@ def test_too_little_to_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match="two sizes"):
         ScaleConfig(fitted=(100, 100))
     with pytest.raises(ConfigError, match="f32 or u8, got 'f64'"):
-        ScaleConfig(datatype="f64")
+        ScaleConfig(datatype="f64")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("datatype", ["f32", "u8"])
-def test_sizes_are_measured_fitted_and_checked(datatype: str, tmp_path: Path) -> None:
+def test_sizes_are_measured_fitted_and_checked(datatype: Datatype, tmp_path: Path) -> None:
     codes, asked = random_codes(1500, h=64, k=8), random_codes(12, h=64, k=8, seed=1)
     config = ScaleConfig(
         fitted=(500, 1000), checked=(1500,), k=8, query_ks=(2, 8), datatype=datatype, queries=12
@@ -140,15 +141,13 @@ def test_sizes_are_measured_fitted_and_checked(datatype: str, tmp_path: Path) ->
     assert unchecked.checked is None
 
 
-def test_the_script_runs_on_a_file_of_vectors(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_of_vectors_is_recorded(tmp_path: Path) -> None:
     vectors = np.random.default_rng(0).standard_normal((400, 16)).astype(np.float32)
     np.save(tmp_path / "x.npy", vectors)
-    scale.main(
+    results, path = scale.simulated(
         vectors=tmp_path / "x.npy",
-        fitted=[200, 400],
-        checked=[600],
+        fitted=(200, 400),
+        checked=(600,),
         h=64,
         k=8,
         steps=3,
@@ -156,7 +155,9 @@ def test_the_script_runs_on_a_file_of_vectors(
         queries=10,
         output=tmp_path,
     )
-    record = json.loads((tmp_path / "scale-u8.json").read_text("utf-8"))
+    assert path == tmp_path / "scale-u8.json"
+    record = json.loads(path.read_text("utf-8"))
+    assert record["results"] == json.loads(json.dumps(results))
     assert record["params"]["query_ks"] == [4, 8]
-    assert [size["rows"] for size in record["results"]["sizes"]] == [200, 400, 600]
-    assert "600 (not fitted)" in capsys.readouterr().out
+    assert [size["rows"] for size in results["sizes"]] == [200, 400, 600]
+    assert any("600 (not fitted)" in f"{name} {line}" for name, line in lines(results))

@@ -26,8 +26,7 @@ def retrieval_time(
 
     The paper times products of batches; a database answers one query at a time. Both are here.
     """
-    from csr_qdrant.benchmarks.record import write_record
-    from csr_qdrant.benchmarks.retrieval_time import RetrievalConfig, retrieval_times
+    from csr_qdrant.benchmarks.retrieval_time import RetrievalConfig, recorded
 
     out = Output(as_json=json, quiet=quiet)
     grid = RetrievalConfig()
@@ -42,11 +41,7 @@ def retrieval_time(
         device=device,
         engine=engine,
     )
-    cells = []
-    for cell in retrieval_times(config):
-        out.note(f"{cell['rows']:,} rows, h={cell['h']:,}, k={cell['k']}")
-        cells.append(cell)
-    path = write_record("retrieval_time", vars(config), {"cells": cells}, output)
+    cells, path = recorded(config, output, out.note)
     shown = [
         (
             f"{cell['rows']:,}",
