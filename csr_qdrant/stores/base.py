@@ -91,6 +91,23 @@ class StoreInfo(NamedTuple):
     indexed_vectors: int | None  # vectors of any name that an index holds
 
 
+class Group(NamedTuple):
+    """Search results that share a value of a payload field."""
+
+    key: Any
+    hits: list[Hit]  # best first
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fusion:
+    """Another vector of the collection, whose hits are fused with those by code."""
+
+    method: Literal["rrf", "dbsf"]
+    name: str  # of the vector; empty: the unnamed one
+    queries: npt.NDArray[np.float32] | SparseCodes  # one for each query by code
+    candidates: int  # hits that each part brings
+
+
 @dataclass(frozen=True, kw_only=True)
 class Search:
     """Queries that share their settings; all of them are answered by one call to the engine.
@@ -104,6 +121,7 @@ class Search:
     filter: Json | None = None  # Qdrant's filter in its JSON form, on stored payload and point ids
     dense: npt.NDArray[np.float32] | None = None  # (m, d)
     candidates: int = 0
+    fusion: Fusion | None = None  # with what comes of codes and dense vectors
     payload: bool | list[str] = True  # True: all keys; a list: these keys
 
 
@@ -129,6 +147,13 @@ class Store(Protocol):
 
     def search(self, request: Search) -> list[list[Hit]]:
         """Return the hits of each query, best first, at most `limit`."""
+
+    def search_groups(self, request: Search, field: str, size: int) -> list[list[Group]]:
+        """Return each query's `limit` best groups of at most `size` hits, one call a query.
+
+        Points without the payload `field` are left out. Raises ConfigError where the engine
+        cannot group.
+        """
 
     def delete(self, ids: Sequence[PointId]) -> None:
         """Delete points; unknown ids are ignored."""

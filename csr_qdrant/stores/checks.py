@@ -56,6 +56,7 @@ def check_search(request: Search, schema: Schema) -> None:
         raise CsrError(
             f"a query needs at least one active latent, query {lengths.index(0)} has none"
         )
+    _check_fusion(request, schema)
     if request.dense is None:
         return
     if schema.dense_dim is None:
@@ -71,6 +72,27 @@ def check_search(request: Search, schema: Schema) -> None:
             f"and {len(request.codes)}"
         )
     _check_dense(request.dense, schema)
+
+
+def _check_fusion(request: Search, schema: Schema) -> None:
+    fusion = request.fusion
+    if fusion is None:
+        return
+    if fusion.method not in ("rrf", "dbsf"):
+        raise ConfigError(f"fusion must be rrf or dbsf, got {fusion.method!r}")
+    if fusion.candidates < 1:
+        raise ConfigError(f"a fusion's candidates must be at least 1, got {fusion.candidates}")
+    if len(fusion.queries) != len(request.codes):
+        raise CsrError(
+            f"fusion needs a query of each kind, got {len(fusion.queries)} for the vector "
+            f"{fusion.name!r} and {len(request.codes)} codes"
+        )
+    if isinstance(fusion.queries, np.ndarray) and fusion.name == schema.dense_name:
+        if schema.dense_dim is None:
+            raise CsrError(
+                "this collection keeps no dense vectors to fuse with: name another of its vectors"
+            )
+        _check_dense(fusion.queries, schema)
 
 
 def _check_hidden(h: int, schema: Schema) -> None:

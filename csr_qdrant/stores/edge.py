@@ -16,9 +16,18 @@ import qdrant_edge as engine
 
 from csr_qdrant.atomic import replaced_folder
 from csr_qdrant.closing import Closing
-from csr_qdrant.errors import CsrError
+from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.ids import PointId
-from csr_qdrant.stores.base import Hit, Json, PointBatch, Schema, Search, StoredPoint, StoreInfo
+from csr_qdrant.stores.base import (
+    Group,
+    Hit,
+    Json,
+    PointBatch,
+    Schema,
+    Search,
+    StoredPoint,
+    StoreInfo,
+)
 from csr_qdrant.stores.checks import (
     check_point_id,
     check_points,
@@ -37,6 +46,7 @@ from csr_qdrant.stores.edge_points import (
     hits,
     known_ids,
 )
+from csr_qdrant.stores.edge_queries import edge_queries
 from csr_qdrant.stores.filters import edge_filter
 from csr_qdrant.stores.records import plain_id, stored_point
 
@@ -139,7 +149,7 @@ class EdgeStore(Closing):
     def search(self, request: Search) -> list[list[Hit]]:
         """Return the hits of each query, best first, at most `limit`."""
         check_search(request, self._schema)
-        queries = self._queries(request)
+        queries = edge_queries(request, self._schema)
         shard = self._shard
         with plain_errors(self._folder):
             if len(queries) == 1:
@@ -147,6 +157,13 @@ class EdgeStore(Closing):
             else:
                 found = shard.query_batch(engine.QueryBatchRequest(queries)) if queries else []
         return [hits(points) for points in found]
+
+    def search_groups(self, request: Search, field: str, size: int) -> list[list[Group]]:
+        """Refuse: the engine has no such search."""
+        raise ConfigError(
+            "Qdrant Edge cannot group hits: use a collection on a server, or search with a higher "
+            "limit and group the hits by their payload"
+        )
 
     def delete(self, ids: Sequence[PointId]) -> None:
         """Delete points; unknown ids are ignored."""
@@ -232,34 +249,6 @@ class EdgeStore(Closing):
         shard = self._shard
         with plain_errors(self._folder):
             shard.update(operation)
-
-    def _queries(self, request: Search) -> list[Any]:
-        condition = edge_filter(request.filter)
-        codes = [
-            engine.Query.Nearest(code, using=self._schema.code_name)
-            for code in request.codes.to_edge()
-        ]
-        if request.dense is None:
-            return [
-                engine.QueryRequest(
-                    limit=request.limit,
-                    query=code,
-                    filter=condition,
-                    with_payload=request.payload,
-                )
-                for code in codes
-            ]
-        return [
-            engine.QueryRequest(
-                limit=request.limit,
-                query=engine.Query.Nearest(dense.tolist(), using=self._schema.dense_name or None),
-                prefetches=[
-                    engine.Prefetch(limit=request.candidates, query=code, filter=condition)
-                ],
-                with_payload=request.payload,
-            )
-            for code, dense in zip(codes, request.dense, strict=True)
-        ]
 
 
 def _config(schema: Schema) -> Any:

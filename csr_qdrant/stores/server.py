@@ -10,13 +10,23 @@ from csr_qdrant.closing import Closing
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores import server_config as config
-from csr_qdrant.stores.base import Hit, Json, PointBatch, Schema, Search, StoredPoint, StoreInfo
+from csr_qdrant.stores.base import (
+    Group,
+    Hit,
+    Json,
+    PointBatch,
+    Schema,
+    Search,
+    StoredPoint,
+    StoreInfo,
+)
 from csr_qdrant.stores.checks import check_point_id, check_points, check_search
 from csr_qdrant.stores.filters import client_filter
 from csr_qdrant.stores.records import plain_id, stored_point
 from csr_qdrant.stores.server_config import connect
 from csr_qdrant.stores.server_errors import RetryPolicy, server_errors
 from csr_qdrant.stores.server_points import points_in_requests
+from csr_qdrant.stores.server_queries import group_arguments, server_queries
 
 __all__ = ["RetryPolicy", "ServerStore", "connect"]
 
@@ -140,14 +150,27 @@ class ServerStore(Closing):
     def search(self, request: Search) -> list[list[Hit]]:
         """Return the hits of each query, best first, at most `limit`."""
         check_search(request, self._schema)
-        queries = self._queries(request)
+        queries = server_queries(request, self._schema)
         if not queries:
             return []
         answers = self._call(READS, lambda: self._client.query_batch_points(self._name, queries))
-        return [
-            [Hit(plain_id(point.id), point.score, point.payload or {}) for point in answer.points]
-            for answer in answers
-        ]
+        return [_hits(answer.points) for answer in answers]
+
+    def search_groups(self, request: Search, field: str, size: int) -> list[list[Group]]:
+        """Return each query's `limit` best groups of at most `size` hits, one call a query."""
+        check_search(request, self._schema)
+        found = []
+        for arguments in group_arguments(request, self._schema):
+            ask = partial(
+                self._client.query_points_groups,
+                self._name,
+                group_by=field,
+                group_size=size,
+                **arguments,
+            )
+            groups = self._call(READS, ask).groups
+            found.append([Group(group.id, _hits(group.hits)) for group in groups])
+        return found
 
     def delete(self, ids: Sequence[PointId]) -> None:
         """Delete points; unknown ids are ignored."""
@@ -226,32 +249,6 @@ class ServerStore(Closing):
         self._call(ONCE, lambda: config.refuse_old(self._client))
         return self._call(ONCE, lambda: self._client.collection_exists(self._name))
 
-    def _queries(self, request: Search) -> list[models.QueryRequest]:
-        condition, schema = client_filter(request.filter), self._schema
-        codes = request.codes.to_qdrant()
-        if request.dense is None:
-            return [
-                models.QueryRequest(
-                    query=code,
-                    using=schema.code_name,
-                    filter=condition,
-                    limit=request.limit,
-                    with_payload=request.payload,
-                )
-                for code in codes
-            ]
-        return [
-            models.QueryRequest(
-                prefetch=models.Prefetch(
-                    query=code,
-                    using=schema.code_name,
-                    filter=condition,
-                    limit=request.candidates,
-                ),
-                query=dense.tolist(),
-                using=schema.dense_name or None,
-                limit=request.limit,
-                with_payload=request.payload,
-            )
-            for code, dense in zip(codes, request.dense, strict=True)
-        ]
+
+def _hits(points: Sequence[models.ScoredPoint]) -> list[Hit]:
+    return [Hit(plain_id(point.id), point.score, point.payload or {}) for point in points]
