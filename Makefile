@@ -23,7 +23,7 @@ PYTEST = HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WO
 NEEDS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-base lint bench bench-nave dist clean
+.PHONY: help demo test test-all test-base lint test-fastembed bench bench-nave dist clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,14 @@ test-base: dist ## Install the wheel alone into a fresh environment and try it
 	$(PYTHON) -m venv build/base
 	build/base/bin/python -m pip install --quiet -c constraints.txt dist/*.whl
 	cd build && base/bin/python ../tests/base_install.py
+
+test-fastembed: dist ## Install the wheel with fastembed into a fresh environment and try it
+	rm -rf build/fastembed
+	$(PYTHON) -m venv build/fastembed
+	grep -vi '^huggingface.hub==' constraints.txt > build/fastembed-constraints.txt
+	build/fastembed/bin/python -m pip install --quiet -c build/fastembed-constraints.txt \
+		"$$(echo dist/*.whl)[fastembed,wordllama]"
+	cd build && fastembed/bin/python ../tests/fastembed_install.py
 
 clean: ## Remove builds and caches; .venv stays
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

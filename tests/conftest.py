@@ -29,6 +29,11 @@ os.environ["PYTHONPATH"] = os.pathsep.join(path for path in _PATHS if path)
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+# Libraries that adapters are written for would report their use over the network.
+os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
+os.environ.setdefault("LANGSMITH_TRACING", "false")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
 
 @pytest.fixture(params=["edge", "memory", pytest.param("server", marks=pytest.mark.server)])
 def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeStore]:
