@@ -18,6 +18,14 @@ from csr_qdrant.stores.writing import Code, CodedPoint
 TOLERANCE = 1e-3
 
 
+class Vectors(NamedTuple):
+    """Points that were read, in arrays: lists of numbers take eight times as much memory."""
+
+    ids: list[PointId]
+    dense: F32  # (n, d)
+    stored: list[Code | None]  # the codes that the points have
+
+
 class Encoded(NamedTuple):
     """The codes of points, and the points that have none."""
 
@@ -34,36 +42,37 @@ class Coder(NamedTuple):
     k: int
     device: str | None
 
-    def encode(self, points: Sequence[CodedPoint]) -> Encoded:
-        """Return the codes of the points that have a dense vector."""
-        points = [point for point in points if point.dense is not None]
-        dense = self._matrix(points)
+    def vectors(self, points: Sequence[CodedPoint]) -> Vectors:
+        """Return the points that have a dense vector; another may have taken it away meanwhile."""
+        kept = [point for point in points if point.dense is not None]
+        dense = np.empty((len(kept), self.encoder.d), np.float32)
+        with np.errstate(over="ignore"):
+            for row, point in enumerate(kept):
+                dense[row] = point.dense
+        return Vectors([point.id for point in kept], dense, [point.code for point in kept])
+
+    def encode(self, vectors: Vectors) -> Encoded:
+        """Return the codes of the points that can have one."""
+        ids, dense, _ = vectors
         finite = np.asarray(np.isfinite(dense).all(axis=1))
         directed = finite & np.asarray(dense.any(axis=1))
         bad = [
-            BadPoint(points[row].id, "all zeros" if finite[row] else "NaN or an infinity")
+            BadPoint(ids[row], "all zeros" if finite[row] else "NaN or an infinity")
             for row in np.flatnonzero(~directed)
         ]
         kept = np.flatnonzero(directed)
-        codes, overflowing = self._codes(dense[kept])
-        bad += [BadPoint(points[kept[row]].id, "values too large") for row in overflowing]
+        codes, overflowing = self._codes(dense if directed.all() else dense[kept])
+        bad += [BadPoint(ids[kept[row]], "values too large") for row in overflowing]
         lengths = codes.lengths
         active = np.flatnonzero(lengths)
         overflown = set(overflowing)
         empty = [row for row in np.flatnonzero(lengths == 0).tolist() if row not in overflown]
         return Encoded(
-            [points[row].id for row in kept[active]],
-            codes[active].normalised(),
-            [points[row].id for row in kept[empty]],
+            [ids[row] for row in kept[active]],
+            (codes if lengths.all() else codes[active]).normalised(),
+            [ids[row] for row in kept[empty]],
             bad,
         )
-
-    def _matrix(self, points: Sequence[CodedPoint]) -> F32:
-        dense = np.empty((len(points), self.encoder.d), np.float32)
-        with np.errstate(over="ignore"):
-            for row, point in enumerate(points):
-                dense[row] = point.dense
-        return dense
 
     def _codes(self, dense: F32, first: int = 0) -> tuple[SparseCodes, list[int]]:
         """Return codes, (n, h), and the rows whose products overflow; these have an empty code."""
@@ -92,9 +101,9 @@ class Compared(NamedTuple):
         return len(self.rows) + len(self.surplus)
 
 
-def compare(points: Sequence[CodedPoint], encoded: Encoded) -> Compared:
+def compare(vectors: Vectors, encoded: Encoded) -> Compared:
     """Compare the codes that points have with those that they should have."""
-    stored = {point.id: point.code for point in points}
+    stored = dict(zip(vectors.ids, vectors.stored, strict=True))
     pairs = zip(encoded.ids, encoded.codes.to_lists(), strict=True)
     rows = [row for row, (point, code) in enumerate(pairs) if not same(code, stored[point])]
     codeless = [*encoded.without_code, *(each.id for each in encoded.bad)]

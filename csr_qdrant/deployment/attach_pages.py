@@ -1,6 +1,6 @@
 """One pass over the points of a collection: read ahead, worked on in parallel, finished in order.
 
-In memory at a time are one page of dense vectors, and codes of as many pages as there are threads.
+In memory at a time are at most two pages more than there are threads.
 """
 
 import time

@@ -7,14 +7,14 @@ from random import Random
 from typing import NamedTuple
 
 from csr_qdrant.deployment.attach_bad import BadPoints
-from csr_qdrant.deployment.attach_codes import Coder, Encoded, compare
+from csr_qdrant.deployment.attach_codes import Coder, Encoded, Vectors, compare
 from csr_qdrant.deployment.attach_config import AttachConfig, AttachPlan, BadPoint
 from csr_qdrant.deployment.attach_journal import Journal
 from csr_qdrant.deployment.attach_pages import Pace, Page, pass_over
 from csr_qdrant.ids import PointId
-from csr_qdrant.stores.writing import CodedPoint, CodeWriter
+from csr_qdrant.stores.writing import CodeWriter
 
-PAGE_VALUES = 2**19  # numbers of dense vectors a page: 16 MiB as Python has them
+PAGE_VALUES = 2**20  # numbers of dense vectors a page: 32 MiB as the engine gives them
 SETTLING_ROUNDS = 3  # how often a page is looked at again whose points change meanwhile
 SAMPLE = 1000
 OnPoints = Callable[[str, int, int], None]  # phase, points done in it, points in all
@@ -87,9 +87,9 @@ class Passes:
         counts, done = self.counts, 0
         counts.without_code = counts.written_in_pass = 0
 
-        def finish(page: Page[Encoded], refused: list[BadPoint]) -> None:
+        def finish(page: Page[Vectors], did: tuple[Encoded, list[BadPoint]]) -> None:
             nonlocal done
-            encoded = page.content
+            encoded, refused = did
             bad.add([*encoded.bad, *refused])
             counts.without_code += len(encoded.without_code)
             counts.written_in_pass += len(encoded.ids) - len(refused)
@@ -100,7 +100,7 @@ class Passes:
                 journal.advance(page.size, page.following)
 
         pass_over(
-            self._read_lacking,
+            lambda offset: self._page(offset, lacking=True),
             self._write,
             finish,
             start=start,
@@ -110,15 +110,12 @@ class Passes:
         counts.written += counts.written_in_pass
         return counts.written_in_pass
 
-    def _read_lacking(self, offset: PointId | None) -> Page[Encoded]:
-        points, following = self._page(offset, lacking=True)
-        return Page(len(points), self._encode(points), following)
-
-    def _write(self, encoded: Encoded) -> list[BadPoint]:
+    def _write(self, vectors: Vectors) -> tuple[Encoded, list[BadPoint]]:
+        encoded = self._encode(vectors)
         if not encoded.ids:
-            return []
+            return encoded, []
         refused = self.writer.write(self.plan.name, encoded.ids, encoded.codes, only_new=True)
-        return [BadPoint(*each) for each in refused]
+        return encoded, [BadPoint(*each) for each in refused]
 
     # --- all codes ---------------------------------------------------------------------------
 
@@ -126,7 +123,7 @@ class Passes:
         """Encode every stored vector once more and mend codes that are missing or others."""
         counts, done = self.counts, 0
 
-        def finish(page: Page[list[CodedPoint]], checked: _Checked) -> None:
+        def finish(page: Page[Vectors], checked: _Checked) -> None:
             nonlocal done
             counts.rewritten += checked.rewritten
             counts.removed += checked.removed
@@ -136,7 +133,7 @@ class Passes:
             journal.advance(page.size, page.following)
 
         pass_over(
-            self._read_all,
+            lambda offset: self._page(offset, lacking=False),
             self._mend,
             finish,
             start=journal.offset,
@@ -144,11 +141,7 @@ class Passes:
             pace=self._pace,
         )
 
-    def _read_all(self, offset: PointId | None) -> Page[list[CodedPoint]]:
-        points, following = self._page(offset, lacking=False)
-        return Page(len(points), points, following)
-
-    def _mend(self, points: list[CodedPoint]) -> _Checked:
+    def _mend(self, vectors: Vectors) -> _Checked:
         """Mend the codes of a page; look again at those that were wrong, until none is.
 
         A point may be written by others between our reading it and our writing of its code, which
@@ -156,8 +149,8 @@ class Passes:
         """
         rewritten = removed = 0
         for _ in range(SETTLING_ROUNDS):
-            encoded = self._encode(points)
-            wrong = compare(points, encoded)
+            encoded = self._encode(vectors)
+            wrong = compare(vectors, encoded)
             if not wrong.wrong:
                 return _Checked(rewritten, removed, 0)
             ids = [encoded.ids[row] for row in wrong.rows]
@@ -167,8 +160,8 @@ class Passes:
             rewritten += len(ids) - len(gone)
             removed += len(wrong.surplus)
             again = [point for point in ids if point not in gone] + wrong.surplus
-            points = self.writer.retrieve(self.plan.vector, self.plan.name, again)
-        left = compare(points, self._encode(points)).wrong
+            vectors = self._retrieve(again)
+        left = compare(vectors, self._encode(vectors)).wrong
         return _Checked(rewritten, removed, left)
 
     def _replace(self, ids: list[PointId], encoded: Encoded, rows: list[int]) -> set[PointId]:
@@ -186,18 +179,20 @@ class Passes:
         looked = wrong = 0
         for start in range(0, len(self.sample.ids), self._limit):
             some = self.sample.ids[start : start + self._limit]
-            points = self.writer.retrieve(self.plan.vector, self.plan.name, some)
-            looked += len(points)
-            wrong += compare(points, self._encode(points)).wrong
+            vectors = self._retrieve(some)
+            looked += len(vectors.ids)
+            wrong += compare(vectors, self._encode(vectors)).wrong
         return looked, wrong
 
-    def _page(
-        self, offset: PointId | None, *, lacking: bool
-    ) -> tuple[list[CodedPoint], PointId | None]:
-        return self.writer.page(
+    def _page(self, offset: PointId | None, *, lacking: bool) -> Page[Vectors]:
+        points, following = self.writer.page(
             self.plan.vector, self.plan.name, self._limit, offset, lacking=lacking
         )
+        return Page(len(points), self.coder.vectors(points), following)
 
-    def _encode(self, points: list[CodedPoint]) -> Encoded:
+    def _retrieve(self, ids: list[PointId]) -> Vectors:
+        return self.coder.vectors(self.writer.retrieve(self.plan.vector, self.plan.name, ids))
+
+    def _encode(self, vectors: Vectors) -> Encoded:
         with self._encoding:
-            return self.coder.encode(points)
+            return self.coder.encode(vectors)

@@ -167,15 +167,14 @@ class EdgeCodeWriter(Closing):
         """Write codes of points that exist; the engine refuses none of them."""
         require_space(self._shard_folder, BYTES_PER_POINT * min(len(ids), UPDATE_POINTS))
         vectors = codes.to_edge()
-        condition = engine.Filter(must_not=[engine.HasVectorCondition(name)]) if only_new else None
         for start in range(0, len(ids), UPDATE_POINTS):
             part = slice(start, start + UPDATE_POINTS)
             some = [
                 engine.PointVectors(point, {name: vector})
                 for point, vector in zip(ids[part], vectors[part], strict=True)
             ]
-            # Nobody else has the folder open, so no point can be gone.
-            self._update(engine.UpdateOperation.update_vectors(some, condition))
+            # Nobody else has the folder open, so no point is gone and none has got a code.
+            self._update(engine.UpdateOperation.update_vectors(some))
         return []
 
     def remove(self, name: str, ids: Sequence[PointId]) -> None:
