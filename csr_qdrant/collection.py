@@ -1,6 +1,6 @@
 """Collection: an encoder and a store under one name; the library's everyday object."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,13 +16,22 @@ from csr_qdrant.identity import Identity
 from csr_qdrant.ids import (
     ID_KEY,
     ExternalId,
-    filter_with_point_ids,
     normalise_id,
     point_id,
 )
 from csr_qdrant.points import Added, Rows, check_counts, directed_codes, make_points
-from csr_qdrant.queries import Queries, Query, are_texts, as_batch, as_vectors, external_hits
-from csr_qdrant.stores.base import Datatype, Hit, Json, Schema, Search, Store, StoredPoint
+from csr_qdrant.queries import (
+    Asking,
+    Fuse,
+    Queries,
+    Query,
+    are_texts,
+    as_batch,
+    as_vectors,
+    external_hits,
+    search_of,
+)
+from csr_qdrant.stores.base import Datatype, Group, Hit, Json, Schema, Store, StoredPoint
 from csr_qdrant.stores.checks import refuse_attached
 
 ENCODER_FOLDER = "encoder"
@@ -244,11 +253,18 @@ class Collection(Closing):
         k: int | None = None,
         filter: Any = None,
         rescore: int = 0,
+        fuse: Fuse | None = None,
         payload: bool = True,
     ) -> list[Hit]:
         """Return the hits of one query, best first; see `search_batch`."""
         hits = self.search_batch(
-            as_batch(query), limit=limit, k=k, filter=filter, rescore=rescore, payload=payload
+            as_batch(query),
+            limit=limit,
+            k=k,
+            filter=filter,
+            rescore=rescore,
+            fuse=fuse,
+            payload=payload,
         )
         if len(hits) != 1:
             raise ConfigError(f"search takes one query, got {len(hits)}: use search_batch")
@@ -262,6 +278,7 @@ class Collection(Closing):
         k: int | None = None,
         filter: Any = None,
         rescore: int = 0,
+        fuse: Fuse | None = None,
         payload: bool = True,
     ) -> list[list[Hit]]:
         """Return the hits of each query, best first, from one call to the engine.
@@ -273,32 +290,44 @@ class Collection(Closing):
             filter: Qdrant's filter, as JSON or `qdrant_client.models.Filter`; `has_id` takes
                 external ids.
             rescore: score so many candidates anew by the cosine of their dense vectors; 0: don't.
+            fuse: another vector, whose hits are fused with these; None: none.
             payload: whether hits carry their payload.
 
         Returns:
             Hits with external ids; none for a query of zeros or without an active latent.
         """
-        if limit < 1 or rescore < 0:
-            raise ConfigError(
-                f"limit must be at least 1 and rescore at least 0, got {limit} and {rescore}"
-            )
-        dense, codes = self._encoded(queries, k)
-        if rescore and dense is None:
-            raise ConfigError("rescoring needs dense queries, got codes: give texts or vectors")
-        lengths = codes.lengths.tolist()
-        if not all(lengths):
-            active = np.flatnonzero(lengths)
-            codes, dense = codes[active], None if dense is None else dense[active]
-        request = Search(
-            codes=codes,
-            limit=limit,
-            filter=filter_with_point_ids(filter),
-            dense=dense if rescore else None,
-            candidates=max(rescore, limit) if rescore else 0,
-            payload=payload or [ID_KEY],
-        )
-        found = iter(self.store.search(request) if any(lengths) else ())
-        return [external_hits(next(found)) if each else [] for each in lengths]
+        asking = Asking(limit=limit, filter=filter, rescore=rescore, payload=payload, fuse=fuse)
+        request, active = search_of(asking, self.store.schema, *self._encoded(queries, k))
+        found = iter(self.store.search(request) if request else ())
+        return [external_hits(next(found)) if each else [] for each in active]
+
+    def search_groups(
+        self,
+        queries: Queries,
+        group_by: str,
+        *,
+        group_size: int = 3,
+        limit: int = 10,
+        k: int | None = None,
+        filter: Any = None,
+        rescore: int = 0,
+        fuse: Fuse | None = None,
+        payload: bool = True,
+    ) -> list[list[Group]]:
+        """Return each query's best `limit` groups of points that share a value of `group_by`.
+
+        One call to the engine a query. The rest is as in `search_batch`. Raises ConfigError on the
+        embedded engine, which cannot group.
+        """
+        asking = Asking(limit=limit, filter=filter, rescore=rescore, payload=payload, fuse=fuse)
+        request, active = search_of(asking, self.store.schema, *self._encoded(queries, k))
+        found: Iterator[list[Group]] = iter(())
+        if request:
+            found = iter(self.store.search_groups(request, group_by, group_size))
+        return [
+            [Group(key, external_hits(hits)) for key, hits in next(found)] if each else []
+            for each in active
+        ]
 
     def _encoded(self, queries: Queries, k: int | None) -> tuple[F32 | None, SparseCodes]:
         """Return dense queries, if there are any, and normalised codes of at most k latents."""

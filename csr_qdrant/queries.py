@@ -1,7 +1,8 @@
 """What a search is asked with, and what it answers under external ids."""
 
 from collections.abc import Sequence
-from typing import Any, TypeGuard
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -9,11 +10,95 @@ import numpy.typing as npt
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.encoder import F32
 from csr_qdrant.errors import ConfigError
-from csr_qdrant.ids import ID_KEY
-from csr_qdrant.stores.base import Hit
+from csr_qdrant.ids import ID_KEY, filter_with_point_ids
+from csr_qdrant.stores.base import Fusion, Hit, Schema, Search
 
 Query = str | npt.NDArray[Any] | SparseCodes
 Queries = Sequence[str] | npt.NDArray[Any] | SparseCodes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fuse:
+    """Hybrid search: hits by code, fused with the hits of another vector of the collection."""
+
+    vector: str | None = None  # its name; None: the dense vectors
+    queries: Any = None  # (m, d) or codes; None: the dense queries themselves
+    method: Literal["rrf", "dbsf"] = "rrf"
+    candidates: int = 100  # hits that each part brings at least
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if self.method not in ("rrf", "dbsf"):
+            raise ConfigError(f"fusion must be rrf or dbsf, got {self.method!r}")
+        if self.candidates < 1:
+            raise ConfigError(f"a fusion's candidates must be at least 1, got {self.candidates}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """How to search, the same for all queries of a call."""
+
+    limit: int
+    filter: Any
+    rescore: int
+    payload: bool
+    fuse: Fuse | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.limit < 1 or self.rescore < 0:
+            raise ConfigError(
+                f"limit must be at least 1 and rescore at least 0, got {self.limit} and "
+                f"{self.rescore}"
+            )
+
+
+def search_of(
+    asking: Asking, schema: Schema, dense: F32 | None, codes: SparseCodes
+) -> tuple[Search | None, list[bool]]:
+    """Return what to ask a store, and which queries that covers: those with an active latent.
+
+    `codes` (m, h) are normalised; `dense` (m, d) is None where codes were given. Raises
+    ConfigError for rescoring or fusing with dense queries that are not there.
+    """
+    active = [bool(length) for length in codes.lengths.tolist()]
+    if asking.rescore and dense is None:
+        raise ConfigError("rescoring needs dense queries, got codes: give texts or vectors")
+    fusion = None if asking.fuse is None else _fusion(asking, asking.fuse, schema, dense)
+    if fusion is not None and len(fusion.queries) != len(codes):
+        raise ConfigError(
+            f"fusion needs a query of each kind, got {len(fusion.queries)} for the vector "
+            f"{fusion.name!r} and {len(codes)} codes"
+        )
+    if not any(active):
+        return None, active
+    if not all(active):
+        rows = np.flatnonzero(active)
+        codes, dense = codes[rows], None if dense is None else dense[rows]
+        fusion = fusion and replace(fusion, queries=fusion.queries[rows])
+    rescore = asking.rescore
+    least = max(asking.limit, fusion.candidates if fusion else 0)
+    request = Search(
+        codes=codes,
+        limit=asking.limit,
+        filter=filter_with_point_ids(asking.filter),
+        dense=dense if rescore else None,
+        candidates=max(rescore, least) if rescore else 0,
+        fusion=fusion,
+        payload=asking.payload or [ID_KEY],
+    )
+    return request, active
+
+
+def _fusion(asking: Asking, fuse: Fuse, schema: Schema, dense: F32 | None) -> Fusion:
+    queries = dense if fuse.queries is None else fuse.queries
+    if queries is None:
+        raise ConfigError("fusion with dense vectors needs dense queries, got codes: give both")
+    if not isinstance(queries, SparseCodes):
+        queries = as_vectors(queries)
+    name = schema.dense_name if fuse.vector is None else fuse.vector
+    size = max(fuse.candidates, asking.limit)
+    return Fusion(method=fuse.method, name=name, queries=queries, candidates=size)
 
 
 def as_batch(query: Query) -> Queries:

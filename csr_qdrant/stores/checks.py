@@ -84,8 +84,8 @@ def _check_fusion(request: Search, schema: Schema) -> None:
         raise ConfigError(f"a fusion's candidates must be at least 1, got {fusion.candidates}")
     if len(fusion.queries) != len(request.codes):
         raise CsrError(
-            f"fusion needs a query of each kind, got {len(fusion.queries)} for the vector "
-            f"{fusion.name!r} and {len(request.codes)} codes"
+            f"queries need one of the other vector each, got {len(fusion.queries)} "
+            f"and {len(request.codes)} codes"
         )
     if isinstance(fusion.queries, np.ndarray) and fusion.name == schema.dense_name:
         if schema.dense_dim is None:
