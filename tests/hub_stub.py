@@ -7,8 +7,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import pytest
 
 SHA = "a" * 40
 
@@ -118,6 +121,21 @@ def _oid(content: bytes) -> str:
 
 def _entry(name: str, content: bytes) -> dict[str, Any]:
     return {"type": "file", "path": name, "size": len(content), "oid": _oid(content)}
+
+
+@contextmanager
+def connected(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[StubHub]:
+    """Serve, and let the hub's client talk to it, with a cache and a token of its own."""
+    from huggingface_hub import constants
+
+    with running() as stub:
+        files = stub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", stub.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        monkeypatch.setenv("HF_TOKEN", "hf_stub")
+        yield stub
 
 
 @contextmanager

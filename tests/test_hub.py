@@ -17,7 +17,7 @@ from csr_qdrant.integrations.hub import from_hub, parsed_name, public_info, push
 from csr_qdrant.integrations.model_card import base_model, model_card
 
 sys.path.insert(0, str(Path(__file__).parent))
-from hub_stub import StubHub, running
+from hub_stub import StubHub, connected
 
 Csr = Callable[..., Any]
 
@@ -38,19 +38,7 @@ INFO: dict[str, Any] = {
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StubHub]:
-    """Let the hub's client talk to a stand-in, with a cache and a token of the test's own."""
-    from huggingface_hub import constants
-
-    with running() as stub:
-        monkeypatch.setattr(constants, "ENDPOINT", stub.url)
-        monkeypatch.setattr(
-            constants,
-            "HUGGINGFACE_CO_URL_TEMPLATE",
-            stub.url + "/{repo_id}/resolve/{revision}/{filename}",
-        )
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setenv("HF_TOKEN", "hf_stub")
+    with connected(monkeypatch, tmp_path / "cache") as stub:
         yield stub
 
 

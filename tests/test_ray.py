@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,16 +144,6 @@ def test_what_cannot_be_encoded_or_written_is_refused(
     assert client.count("ray").count == 0
 
 
-class Local:
-    """Opens a store in a folder: one process at a time may."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __call__(self) -> QdrantClient:
-        return QdrantClient(path=str(self.folder))
-
-
 @pytest.mark.slow
 def test_a_local_run_of_ray(
     tiny_encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -160,7 +151,7 @@ def test_a_local_run_of_ray(
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray = pytest.importorskip("ray")
     tiny_encoder.save(tmp_path / "enc")
-    connect = Local(tmp_path / "qdrant")
+    connect = partial(QdrantClient, path=str(tmp_path / "qdrant"))
     client = connect()
     Collection.create_on(client, "docs", tiny_encoder)
     client.close()
