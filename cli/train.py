@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from csr_qdrant.cli import ranks
+from csr_qdrant.cli import ranks, training_points
 from csr_qdrant.cli.method import MethodSettings
 from csr_qdrant.cli.options import AsJson, DryRun, Overwrite, Quiet, configured
 from csr_qdrant.cli.output import Output
+from csr_qdrant.cli.places import ServerSettings
 from csr_qdrant.cli.rows import SourceFields
 from csr_qdrant.cli.supervision import Supervision
 from csr_qdrant.cli.training_data import RunSettings, TrainingData
+from csr_qdrant.cli.training_points import PointSettings
 from csr_qdrant.trainer.config import TrainConfig
 from csr_qdrant.trainer.linear_config import LinearConfig
 
@@ -20,10 +22,11 @@ if TYPE_CHECKING:
     from csr_qdrant.encoder import Encoder
 
 Vectors = Annotated[
-    Path,
+    Path | None,
     typer.Argument(
         metavar="SOURCE",
-        help="Vectors or texts: .npy, .npz, .parquet, .jsonl[.gz], .csv[.gz] or a BEIR folder.",
+        help="Vectors or texts: .npy, .npz, .parquet, .jsonl[.gz], .csv[.gz], a BEIR folder, or "
+        "the folder of a Qdrant Edge collection; left out with --url or --collection.",
     ),
 ]
 EncoderOut = Annotated[
@@ -46,12 +49,14 @@ Sweep = Annotated[
 
 @configured
 def train(
-    vectors: Vectors,
     output: EncoderOut,
     run: RunSettings,
     supervision: Supervision,
     fields: SourceFields,
+    points: PointSettings,
+    server: ServerSettings,
     config: MethodSettings,
+    vectors: Vectors = None,
     sweep: Sweep = None,
     restart: Restart = False,
     overwrite: Overwrite = False,
@@ -59,7 +64,7 @@ def train(
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train an encoder on dense vectors or texts.
+    """Train an encoder on dense vectors or texts, from a file or a collection.
 
     The vectors may be larger than RAM. A run that was interrupted goes on where it stopped when
     the same command is given again; until it is done its state lies in ENCODER.partial. With
@@ -72,7 +77,10 @@ def train(
 
     out = Output(as_json=json, quiet=quiet or not ranks.leads())
     chosen = cast(TrainConfig | LinearConfig, config)  # what `from_settings` has made
+    place = training_points.place(vectors, server)
+    training_points.check(place, points, supervision, fields, sweep=bool(sweep))
     if sweep:
+        assert vectors is not None
         ranks.refuse_several("sweeps")
         trainer = Trainer(lambda path: TrainingData.read(path, run, supervision, fields), _fit)
         flags = Flags(restart=restart, overwrite=overwrite, dry_run=dry_run)
@@ -83,14 +91,20 @@ def train(
     if isinstance(chosen, LinearConfig):
         ranks.refuse_several("linear adapters")
         linear.check_run(chosen, run, supervision, work, restart)
-    data = TrainingData.read(vectors, run, supervision, fields)
+    if place is not None:
+        data = training_points.read(
+            out, place, points, run, chosen.seed, None if dry_run else work, restart=restart
+        )
+    else:
+        assert vectors is not None
+        data = TrainingData.read(vectors, run, supervision, fields)
     if dry_run:
         if isinstance(chosen, LinearConfig):
             linear.show_plan(out, data, chosen, output)
         else:
             _show_plan(out, data, chosen, output, work)
         return
-    if restart and work.exists() and ranks.leads():
+    if restart and place is None and work.exists() and ranks.leads():
         shutil.rmtree(work)
     made: Encoder | LinearAdapter
     if isinstance(chosen, LinearConfig):

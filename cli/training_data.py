@@ -48,6 +48,7 @@ class TrainingData(NamedTuple):
     labels: Any
     judged: JudgedRows | None
     dimension: int
+    collection: Mapping[str, Any] | None = None  # what is remembered of one that the rows are from
 
     @classmethod
     def read(
@@ -88,6 +89,7 @@ class TrainingData(NamedTuple):
         """What is remembered in the folder that is written."""
         uri = self.embedder.uri if self.embedder else self.named_embedder
         described = {"source": self.source.name, "rows": len(self.source), **(self.summary or {})}
+        described |= self.collection or {}
         return {"embedder": uri, "data": described}
 
     @property
