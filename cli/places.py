@@ -106,6 +106,14 @@ class Place(Protocol):
         """Release connections."""
 
 
+def _refuse_attached(found: Existing | None, name: str) -> None:
+    if found is not None and found.schema.attached:
+        raise CsrError(
+            f"{name} was not made by csr-qdrant, which only attached codes to it, so it is not "
+            "deleted: take the codes away with `csr detach`"
+        )
+
+
 def place_of(folder: Path | None, server: ServerSettings) -> Place:
     """Return the place that the arguments of a command name; ConfigError unless it is one."""
     if folder is not None and server.given:
@@ -169,7 +177,8 @@ class FolderPlace:
         )
 
     def delete(self) -> None:
-        """Remove the folder, unless another process has it open."""
+        """Remove the folder, unless another process has it open or it is somebody else's."""
+        _refuse_attached(self.existing(), self.name)
         self.open_store().close()
         shutil.rmtree(self.folder)
 
@@ -260,8 +269,10 @@ class ServerPlace:
         """Delete the collection on the server; refused for one that csr-qdrant did not make."""
         from csr_qdrant.stores.server_errors import server_errors
 
-        if self.existing() is None:
+        found = self.existing()
+        if found is None:
             raise CsrError(f"there is no {self.name}: nothing was deleted")
+        _refuse_attached(found, self.name)
         with server_errors(self.name, os.environ.get(KEY_VARIABLE)):
             self.client.delete_collection(self.collection)
 

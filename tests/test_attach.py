@@ -1,0 +1,521 @@
+"""Attaching codes to collections of somebody else's, over every engine."""
+
+import json
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient, models
+
+from csr_qdrant.codes import SparseCodes
+from csr_qdrant.collection import Collection
+from csr_qdrant.deployment.attach import AttachConfig, attach, attach_on, plan_attach
+from csr_qdrant.deployment.attach_journal import KEY
+from csr_qdrant.deployment.attach_pages import Pace
+from csr_qdrant.deployment.attach_passes import Sample
+from csr_qdrant.deployment.detach import detach, plan_detach
+from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.stores.edge_folder import read_description
+
+sys.path.insert(0, str(Path(__file__).parent))
+from attach_targets import (
+    ClientTarget,
+    EdgeTarget,
+    H,
+    K,
+    Meddled,
+    Target,
+    check_codes,
+    encoder_of,
+    vectors_of,
+    without_codes,
+)
+from conftest import server_client
+
+SMALL = AttachConfig(batch=32, vector="text")
+ENCODER = encoder_of()
+
+
+@pytest.fixture(params=["edge", "memory", pytest.param("server", marks=pytest.mark.server)])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
+    """Give a collection of 200 points, over every engine in turn."""
+    made: Target
+    if request.param == "edge":
+        made = EdgeTarget(tmp_path / "shard")
+        made.upsert(range(200), vectors_of(200))
+        yield made
+        return
+    client = QdrantClient(":memory:") if request.param == "memory" else server_client()
+    name = f"csr-qdrant-test-{uuid.uuid4().hex}"
+    made = ClientTarget(client, name)
+    made.upsert(range(200), vectors_of(200))
+    yield made
+    client.delete_collection(name)  # only what this test made
+    client.close()
+
+
+def run(target: Target, config: AttachConfig = SMALL, encoder: Any = ENCODER) -> Any:
+    with target.writer() as writer:
+        return attach(writer, encoder, config)
+
+
+def opened(target: Any) -> Collection:
+    if isinstance(target, EdgeTarget):
+        return Collection.open(target.folder)
+    return Collection.open_on(target.client, target.name, ENCODER)
+
+
+# --- what it does -------------------------------------------------------------------------------
+
+
+def test_every_point_gets_its_code_and_keeps_the_rest(target: Target) -> None:
+    before = target.contents()
+    heard: list[tuple[str, int, int]] = []
+    with target.writer() as writer:
+        report = attach(writer, ENCODER, SMALL, lambda *all: heard.append(all))
+    after = target.contents()
+    check_codes(after, ENCODER)
+    assert without_codes(after) == before
+    assert (report.written, report.rewritten, report.removed, report.bad) == (200, 0, 0, 0)
+    assert (report.points, report.coded, report.lacking) == (200, 200, 0)
+    assert (report.sampled, report.sampled_wrong) == (200, 0)
+    assert report.complete
+    assert ("backfill", 200, 200) in heard and heard[-1] == ("verify", 200, 200)
+
+
+def test_it_is_a_collection_to_search_but_not_to_write_whole_points_to(target: Target) -> None:
+    run(target)
+    with opened(target) as collection:
+        info = collection.info()
+        assert info["attached"] and info["dense_name"] == "text" and info["k"] == K
+        dense = vectors_of(200)
+        hits = collection.search(dense[17], limit=3, rescore=200)
+        found = sorted((float(dense[17] @ dense[hit.id]) for hit in hits), reverse=True)
+        assert [hit.score for hit in hits] == pytest.approx(found, rel=1e-5)
+        codes = ENCODER.encode(dense, K).normalised()
+        by_code = collection.search(dense[17], limit=1)[0]
+        assert by_code.id == int(np.argmax(codes.to_dense() @ codes[[17]].to_dense()[0]))
+        assert collection.get([17])[17].payload == {"row": 17}
+        for call in (
+            lambda: collection.add([1], vectors=dense[:1]),
+            lambda: collection.add([1], codes=codes[:1]),
+        ):
+            with pytest.raises(CsrError, match=r"CsrQdrant.*csr attach"):
+                call()
+    check_codes(target.contents(), ENCODER)
+
+
+def test_metadata_of_others_stay(tmp_path: Path) -> None:
+    target = ClientTarget(QdrantClient(":memory:"), "c")
+    target.upsert(range(5), vectors_of(5))
+    run(target)
+    metadata = target.client.get_collection("c").config.metadata
+    assert metadata is not None and metadata["owner"] == "somebody else" and len(metadata) == 4
+    with target.writer() as writer:
+        detach(writer)
+    assert target.client.get_collection("c").config.metadata == {"owner": "somebody else"}
+
+
+def test_points_without_a_direction_or_a_latent_are_counted(target: Target, tmp_path: Path) -> None:
+    blind = replace(ENCODER, latent_bias=np.full(H, -4.0, np.float32))
+    zero = np.zeros((2, 8), np.float32)
+    target.change([11, 13], zero)
+    dense = vectors_of(200)
+    dense[[11, 13]] = 0
+    lengths = blind.encode(dense, K).lengths
+    silent = int((lengths == 0).sum()) - 2
+    assert 0 < silent < 198
+    path = tmp_path / "bad.jsonl"
+    report = run(target, replace(SMALL, bad_rows=path), blind)
+    assert (report.bad, report.without_code) == (2, silent)
+    assert report.written == report.coded == 198 - silent
+    assert report.complete and report.lacking == 0
+    bad = [json.loads(line) for line in path.read_text().splitlines()]
+    assert bad == [{"id": 11, "reason": "all zeros"}, {"id": 13, "reason": "all zeros"}]
+    check_codes(target.contents(), blind)
+    target.upsert([11, 13], vectors_of(2, seed=3))
+    assert run(target, replace(SMALL, bad_rows=path), blind).bad == 0
+    assert not path.exists()  # nothing is bad any more
+
+
+def test_nan_and_overflow_are_named_and_stop_nothing(tmp_path: Path) -> None:
+    target = EdgeTarget(tmp_path / "shard")
+    vectors = vectors_of(100)
+    vectors[5], vectors[40, 3], vectors[99] = np.nan, np.inf, 3e38
+    target.upsert(range(100), vectors)
+    report = run(target)
+    assert [(bad.id, bad.reason) for bad in report.bad_examples] == [
+        (5, "NaN or an infinity"),
+        (40, "NaN or an infinity"),
+        (99, "values too large"),
+    ]
+    assert (report.written, report.coded, report.complete) == (97, 97, True)
+
+
+def test_running_again_brings_it_up_to_date(target: Target) -> None:
+    run(target)
+    assert run(target).written == 0
+    target.upsert(range(200, 250), vectors_of(50, seed=1))
+    target.upsert([3], vectors_of(1, seed=2))  # a plain writer drops the code
+    target.change(range(20, 30), vectors_of(10, seed=3))  # and leaves an old one here
+    target.change([40], np.zeros((1, 8), np.float32))
+    target.delete([50, 51])
+    report = run(target)
+    assert (report.written, report.rewritten, report.removed) == (51, 10, 1)
+    assert report.complete
+    contents = target.contents()
+    check_codes(contents, ENCODER)
+    assert len(contents) == 248
+
+
+def test_without_verifying_stale_codes_stay(target: Target) -> None:
+    run(target)
+    target.change([7], vectors_of(1, seed=9))
+    old = target.contents()[7][1]["csr"]
+    report = run(target, replace(SMALL, verify=False))
+    assert (report.rewritten, target.contents()[7][1]["csr"]) == (0, old)
+    assert run(target).rewritten == 1
+
+
+@pytest.mark.parametrize("datatype", ["f16", "u8"])
+def test_settings_are_kept(target: Target, datatype: Any) -> None:
+    config = replace(SMALL, name="codes", k=2, datatype=datatype, vector="text")
+    assert run(target, config).plan.datatype == datatype
+    check_codes(target.contents(), ENCODER, k=2, name="codes") if datatype == "f32" else None
+    with opened(target) as collection:
+        assert (collection.identity.k, collection.store.schema.datatype) == (2, datatype)
+        assert max(len(hit.code[0]) for hit in collection.get([1, 2]).values() if hit.code) <= 2
+    assert run(target, replace(SMALL, name="codes", k=2)).rewritten == 0
+
+
+def test_an_unnamed_vector(tmp_path: Path) -> None:
+    client = QdrantClient(":memory:")
+    client.create_collection("c", models.VectorParams(size=8, distance=models.Distance.COSINE))
+    vectors = vectors_of(50)
+    points = [models.PointStruct(id=i, vector=v.tolist()) for i, v in enumerate(vectors)]
+    client.upsert("c", points)
+    assert attach_on(client, "c", ENCODER).written == 50
+    with Collection.open_on(client, "c", ENCODER) as collection:
+        assert collection.store.schema.dense_name == ""
+        assert collection.search(vectors[4], limit=1, rescore=50)[0].id == 4
+        stored = collection.get([4])[4]
+        assert stored.dense == pytest.approx((vectors[4] / np.linalg.norm(vectors[4])).tolist())
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert stored.code is not None
+    assert stored.code[0] == list(ENCODER.encode(unit, K).to_lists())[4][0]
+
+
+def test_an_alias_leads_to_its_collection() -> None:
+    client = QdrantClient(":memory:")
+    target = ClientTarget(client, "real")
+    target.upsert(range(10), vectors_of(10))
+    alias = models.CreateAlias(collection_name="real", alias_name="live")
+    client.update_collection_aliases([models.CreateAliasOperation(create_alias=alias)])
+    assert attach_on(client, "live", ENCODER).plan.location == "collection 'real' in local mode"
+    with pytest.raises(CsrError, match="there is no collection 'gone'"):
+        attach_on(client, "gone", ENCODER)
+
+
+# --- what it refuses ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"vector": "nope"}, r"has no vector 'nope': choose one of its dense vectors"),
+        ({"vector": "image"}, r"have 3 dimensions, but the encoder takes 8"),
+        ({"name": "image"}, r"has other vectors under the name 'image'"),
+        ({"name": "text"}, r"has other vectors under the name 'text'"),
+        ({"name": ""}, "codes need a vector name"),
+        ({"k": 33}, "k must be in 1..32"),
+        ({"vector": None}, r"has several dense vectors \(image, text\): name one"),
+    ],
+)
+def test_refused_before_anything_is_written(
+    target: Target, config: dict[str, Any], message: str
+) -> None:
+    before = target.contents()
+    with target.writer() as writer:
+        layout = writer.layout()
+        with pytest.raises(ConfigError, match=message):
+            attach(writer, ENCODER, replace(SMALL, **config))
+        assert writer.layout() == layout and writer.schema() is None and not writer.metadata()
+    assert target.contents() == before
+
+
+def test_a_sparse_vector_of_others_is_left_alone(target: Target) -> None:
+    with target.writer() as writer:
+        writer.add_name("csr", "f32")
+        with pytest.raises(ConfigError, match="sparse vectors of another origin"):
+            attach(writer, ENCODER, replace(SMALL, vector="text"))
+        with pytest.raises(ConfigError, match="has no codes that `csr attach` added"):
+            detach(writer)
+        assert "csr" in writer.layout().sparse
+
+
+@pytest.mark.parametrize(
+    ("encoder", "config", "message"),
+    [
+        (encoder_of(8), {}, r"codes of encoder \w+ attached, got \w+: .*csr detach"),
+        (ENCODER, {"k": 2}, r"with k = 4, got 2"),
+        (ENCODER, {"datatype": "u8"}, r"datatype 'f32', got 'u8'"),
+        (ENCODER, {"name": "other"}, r"the name 'csr', got 'other'"),
+        (ENCODER, {"vector": "image"}, r"the dense vector 'text', got 'image'"),
+    ],
+)
+def test_other_settings_than_recorded_are_refused(
+    target: Target, encoder: Any, config: dict[str, Any], message: str
+) -> None:
+    run(target)
+    before = target.contents()
+    with target.writer() as writer, pytest.raises(CsrError, match=message):
+        attach(writer, encoder, AttachConfig(**config))
+    assert target.contents() == before
+
+
+def test_a_collection_of_our_own_is_refused(tmp_path: Path) -> None:
+    with Collection.create(tmp_path / "c", ENCODER, keep_dense=True) as made:
+        made.add(range(3), vectors=vectors_of(3))
+    for call in (lambda: attach(tmp_path / "c", ENCODER), lambda: detach(tmp_path / "c")):
+        with pytest.raises(ConfigError, match="made by csr-qdrant"):
+            call()
+    with Collection.open(tmp_path / "c") as collection:
+        assert len(collection) == 3
+
+
+def test_a_folder_in_the_encoders_place_is_left_alone(tmp_path: Path) -> None:
+    target = EdgeTarget(tmp_path / "shard")
+    target.upsert(range(3), vectors_of(3))
+    (target.folder / "encoder").mkdir()
+    with pytest.raises(ConfigError, match="move away what is there"):
+        attach(target.folder, ENCODER, replace(SMALL, vector="text"))
+
+
+@pytest.mark.parametrize("settings", [{"batch": 0}, {"threads": 0}, {"rate": 0.0}])
+def test_settings_that_cannot_work(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(settings))} must be"):
+        AttachConfig(**settings)
+
+
+def test_a_plan_tells_what_it_costs(target: Target) -> None:
+    with target.writer() as writer:
+        plan = plan_attach(writer, ENCODER, replace(SMALL, vector="text"))
+        assert (plan.points, plan.lacking, plan.adds_name, plan.phase) == (200, 200, True, None)
+        assert plan.copied_bytes == 200 * 8 * 4 and plan.stored_bytes == 200 * K * 8
+        assert writer.schema() is None
+        attach(writer, ENCODER, replace(SMALL, vector="text"))
+        plan = plan_attach(writer, ENCODER, SMALL)
+        assert (plan.lacking, plan.adds_name, plan.phase) == (0, False, "done")
+
+
+# --- others writing meanwhile ------------------------------------------------------------------
+
+
+def test_points_deleted_meanwhile_are_passed_over() -> None:
+    target = ClientTarget(QdrantClient(":memory:"), "c")
+    target.upsert(range(100), vectors_of(100))
+
+    def meddle(method: str, count: int) -> None:
+        if method == "write" and count == 2:  # between the reading of the page and its writing
+            target.delete([40, 41, 63])
+
+    with target.writer() as writer:
+        meddled: Any = Meddled(writer, meddle)
+        report = attach(meddled, ENCODER, replace(SMALL, vector="text", threads=1))
+    assert report.points == report.coded == 97 and report.bad == 0
+    check_codes(target.contents(), ENCODER)
+
+
+def test_codes_of_other_writers_are_not_overwritten() -> None:
+    target = ClientTarget(QdrantClient(":memory:"), "c")
+    target.upsert(range(100), vectors_of(100))
+    newer = vectors_of(1, seed=5)
+    code = ENCODER.encode(newer, K).normalised().to_qdrant()[0]
+
+    def meddle(method: str, count: int) -> None:
+        if method == "write" and count == 2:
+            vector: Any = {"text": newer[0].tolist(), "csr": code}
+            target.client.update_vectors("c", [models.PointVectors(id=45, vector=vector)])
+
+    with target.writer() as writer:
+        meddled: Any = Meddled(writer, meddle)
+        config = replace(SMALL, vector="text", threads=1, verify=False)
+        report = attach(meddled, ENCODER, config)
+    assert report.rewritten == 0 and report.complete
+    check_codes(target.contents(), ENCODER)  # also that of 45, whose old vector had been read
+
+
+def test_vectors_changed_meanwhile_end_with_their_own_codes() -> None:
+    target = ClientTarget(QdrantClient(":memory:"), "c")
+    target.upsert(range(100), vectors_of(100))
+
+    def meddle(method: str, count: int) -> None:
+        if method == "write" and count == 2:  # of the backfill: the old vectors have been read
+            target.change([40, 41], vectors_of(2, seed=6))
+        if method == "write" and count == 5:  # of the verifying pass: they change once more
+            target.change([40], vectors_of(1, seed=7))
+        if method == "page" and count == 3:
+            target.upsert([70, 500], vectors_of(2, seed=8))
+
+    with target.writer() as writer:
+        meddled: Any = Meddled(writer, meddle)
+        report = attach(meddled, ENCODER, replace(SMALL, vector="text", threads=1))
+    assert report.complete and report.rewritten >= 2
+    contents = target.contents()
+    assert len(contents) == 101
+    check_codes(contents, ENCODER)
+
+
+def test_a_point_that_never_settles_is_reported() -> None:
+    target = ClientTarget(QdrantClient(":memory:"), "c")
+    target.upsert(range(10), vectors_of(10))
+    run(target, replace(SMALL, vector="text"))
+    target.change([1], vectors_of(1, seed=50))
+
+    def meddle(method: str, count: int) -> None:
+        if method == "retrieve":
+            target.change([1], vectors_of(1, seed=100 + count))
+
+    with target.writer() as writer:
+        meddled: Any = Meddled(writer, meddle)
+        report = attach(meddled, ENCODER, SMALL)
+    assert report.unsettled == 1 and not report.complete
+    assert run(target).complete
+
+
+# --- going on -----------------------------------------------------------------------------------
+
+
+class Stop(Exception):
+    """What ends a run in these tests."""
+
+
+@pytest.mark.parametrize("moment", [("write", 1), ("write", 4), ("page", 12), ("retrieve", 1)])
+def test_a_stopped_run_goes_on(target: Target, moment: tuple[str, int]) -> None:
+    pages: list[int] = []
+
+    def meddle(method: str, count: int) -> None:
+        if (method, count) == moment:
+            raise Stop
+
+    config = replace(SMALL, vector="text", threads=1)
+    with target.writer() as writer:
+        meddled: Any = Meddled(writer, meddle)
+        with pytest.raises(Stop):
+            attach(meddled, ENCODER, config)
+    with target.writer() as writer:
+        stopped = writer.metadata()[KEY]
+        watched: Any = Meddled(writer, lambda method, count: pages.append(method == "page"))
+        report = attach(watched, ENCODER, config)
+        assert writer.metadata()[KEY] == {"phase": "done", "offset": None}
+    assert report.complete and report.coded == 200
+    check_codes(target.contents(), ENCODER)
+    if moment == ("write", 4):  # three pages of 32 were in
+        assert stopped == {"phase": "backfill", "offset": 96}
+        assert report.written == 104
+    if moment == ("page", 12):  # in the verifying pass
+        assert stopped["phase"] == "verify" and report.written == 0
+        assert sum(pages) < 1 + 7
+
+
+def test_a_record_without_its_vector_name_is_completed(target: Target) -> None:
+    def meddle(method: str, count: int) -> None:
+        if method == "add_name":
+            raise Stop
+
+    config = replace(SMALL, vector="text")
+    with target.writer() as writer:
+        meddled: Any = Meddled(writer, meddle)
+        with pytest.raises(Stop):
+            attach(meddled, ENCODER, config)
+    assert run(target).complete
+    check_codes(target.contents(), ENCODER)
+
+
+# --- taking it away ------------------------------------------------------------------------------
+
+
+def test_detach_leaves_what_was_there(target: Any) -> None:
+    before = target.contents()
+    files = sorted(p.name for p in target.folder.iterdir()) if hasattr(target, "folder") else []
+    run(target)
+    with target.writer() as writer:
+        assert plan_detach(writer).codes == 200
+        done = detach(writer)
+        assert (done.name, done.vector, done.codes) == ("csr", "text", 200)
+        assert "csr" not in writer.layout().sparse
+        assert writer.schema() is None and not writer.metadata()
+        with pytest.raises(ConfigError, match="nothing to do"):
+            detach(writer)
+    assert target.contents() == before
+    if files:
+        assert sorted(p.name for p in target.folder.iterdir()) == files
+    assert run(target, replace(SMALL, vector="text"), encoder_of(8)).complete
+
+
+def test_a_stopped_detach_is_completed(target: Target) -> None:
+    run(target)
+    before = target.contents()
+
+    def meddle(method: str, count: int) -> None:
+        if method == "forget":
+            raise Stop
+
+    with target.writer() as writer:
+        meddled: Any = Meddled(writer, meddle)
+        with pytest.raises(Stop):
+            detach(meddled)
+    with target.writer() as writer:
+        assert detach(writer).codes == 0
+    assert target.contents() == without_codes(before)
+
+
+# --- parts --------------------------------------------------------------------------------------
+
+
+def test_the_pace_is_kept() -> None:
+    pace = Pace(1000.0)
+    started = time.perf_counter()
+    for _ in range(5):
+        pace.wait(50)
+    assert 0.19 <= time.perf_counter() - started < 1.0
+
+
+def test_every_id_is_as_likely_in_a_sample() -> None:
+    counts = np.zeros(40)
+    for seed in range(2000):
+        sample = Sample(size=10)
+        sample.random.seed(seed)
+        sample.add(list(range(25)))
+        sample.add(list(range(25, 40)))
+        assert len(set(sample.ids)) == 10
+        counts[sample.ids] += 1
+    assert np.abs(counts - 500).max() < 5 * np.sqrt(500)
+
+
+def test_what_was_recorded_can_be_read_by_name(tmp_path: Path) -> None:
+    target = EdgeTarget(tmp_path / "shard")
+    target.upsert(range(3), vectors_of(3))
+    attach(target.folder, ENCODER, replace(SMALL, vector="text"))
+    schema, metadata = read_description(target.folder)
+    assert schema.attached and schema.dense_name == "text" and schema.h == H
+    assert set(metadata) == {"csr_qdrant", KEY}
+
+
+def test_writers_take_codes_of_points_that_are_gone() -> None:
+    target = ClientTarget(QdrantClient(":memory:"), "c")
+    target.upsert(range(3), vectors_of(3))
+    with target.writer() as writer:
+        writer.add_name("csr", "f32")
+        codes = SparseCodes.from_dense(np.eye(3, H, dtype=np.float32))
+        assert writer.write("csr", [1, 77, 2], codes, only_new=True) == []
+        found = {point.id: point.code for point in writer.retrieve("text", "csr", [0, 1, 2, 77])}
+        assert found == {0: None, 1: ([0], [1.0]), 2: ([2], [1.0])}
+        writer.remove("csr", [1, 78])
+        assert writer.count("text", "csr") == 2
