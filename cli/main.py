@@ -35,6 +35,7 @@ COMMANDS = {
     "explain": "Explain why a query finds what it finds.",
     "latents": "List a collection's latents: the longest, the most used, the dead.",
     "tune": "Choose queries' k and candidates, for a recall or a latency.",
+    "doctor": "Examine a collection and what it needs; only reads.",
     "bench": "Measure every way to shrink vectors, on your data.",
     "push": "Put an encoder on the Hugging Face Hub.",
     "info": "Describe an encoder, a collection or a file of codes.",
