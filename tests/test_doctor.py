@@ -207,7 +207,7 @@ def test_nothing_is_written(attached: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     def state() -> Any:
         made = qdrant_edge.EdgeShard.load(str(attached))
-        points: list[Any]
+        points: Any
         points, _ = made.scroll(
             qdrant_edge.ScrollRequest(limit=N, with_payload=True, with_vector=True)
         )

@@ -151,7 +151,7 @@ def test_missing_labels_are_counted_and_wrong_ones_refused(csr: Csr, tmp_path: P
 def test_a_sample_is_drawn_by_the_seed_and_stands_in_order(tmp_path: Path) -> None:
     client = memory()
     with CollectionVectors.open_on(client, "docs") as points:
-        drawn = sorted(points.sample_ids(100, 4))
+        drawn = sorted(map(int, points.sample_ids(100, 4)))
         found = download_vectors(points, tmp_path / "a", sample=100, seed=4)
         other = download_vectors(points, tmp_path / "b", sample=100, seed=5)
         every = download_vectors(points, tmp_path / "c", sample=N)
@@ -168,7 +168,8 @@ def test_a_killed_download_goes_on_where_it_was(
     with CollectionVectors.open_on(client, "docs") as points:
         whole = download_vectors(points, tmp_path / "whole", sample=sample, label="topic")
         for stop in (0, 1, 3, 4):
-            folder, read = tmp_path / f"stopped-{stop}", []
+            folder = tmp_path / f"stopped-{stop}"
+            read: list[int] = []
 
             def killed(files: Any, state: Any, stop: int = stop) -> None:
                 if state.rows > 32 * stop:  # the vectors are written, the journal is not
