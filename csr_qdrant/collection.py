@@ -33,6 +33,7 @@ from csr_qdrant.queries import (
 )
 from csr_qdrant.stores.base import Datatype, Group, Hit, Json, Schema, Store, StoredPoint
 from csr_qdrant.stores.checks import refuse_attached
+from csr_qdrant.telemetry import span
 
 ENCODER_FOLDER = "encoder"
 __all__ = ["Added", "Collection", "Hit"]
@@ -210,10 +211,12 @@ class Collection(Closing):
             check_counts(ids=ids, texts=texts, payloads=payloads)
             vectors = self.embedder.embed_documents(texts)
         rows = Rows(ids, vectors, codes, payloads)
-        points = make_points(
-            rows, self.encoder, self.identity.k, self.keeps_dense, skip_zero=skip_zero
-        )
-        self.store.upsert(points)
+        with span("encode", rows=len(ids)):
+            points = make_points(
+                rows, self.encoder, self.identity.k, self.keeps_dense, skip_zero=skip_zero
+            )
+        with span("upsert", points=len(points)):
+            self.store.upsert(points)
         return Added(len(points), int((points.codes.lengths == 0).sum()))
 
     def delete(self, ids: Sequence[Any]) -> None:
@@ -298,7 +301,8 @@ class Collection(Closing):
         """
         asking = Asking(limit=limit, filter=filter, rescore=rescore, payload=payload, fuse=fuse)
         request, active = search_of(asking, self.store.schema, *self._encoded(queries, k))
-        found = iter(self.store.search(request) if request else ())
+        with span("search", queries=len(active), limit=limit, rescore=rescore):
+            found = iter(self.store.search(request) if request else ())
         return [external_hits(next(found)) if each else [] for each in active]
 
     def search_groups(
@@ -323,7 +327,8 @@ class Collection(Closing):
         request, active = search_of(asking, self.store.schema, *self._encoded(queries, k))
         found: Iterator[list[Group]] = iter(())
         if request:
-            found = iter(self.store.search_groups(request, group_by, group_size))
+            with span("search", queries=len(active), limit=limit, rescore=rescore):
+                found = iter(self.store.search_groups(request, group_by, group_size))
         return [
             [Group(key, external_hits(hits)) for key, hits in next(found)] if each else []
             for each in active
@@ -337,7 +342,8 @@ class Collection(Closing):
         if are_texts(queries):
             queries = self.embedder.embed_queries(queries)
         dense = as_vectors(queries)
-        codes = self.encoder.encode(dense, k, name="the queries")
+        with span("encode", rows=len(dense)):
+            codes = self.encoder.encode(dense, k, name="the queries")
         return dense, directed_codes(codes, np.asarray(dense.any(axis=1))).normalised()
 
     def info(self) -> Json:

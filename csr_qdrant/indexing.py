@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from csr_qdrant.errors import ConfigError, CsrError, RowError
 from csr_qdrant.points import Rows, make_points
 from csr_qdrant.sources.base import BLOCK_ROWS, Block, Source
 from csr_qdrant.stores.base import PointBatch
+from csr_qdrant.telemetry import span
 
 PROGRESS_KEY = "csr_qdrant_index_"
 FLUSH_ROWS = 16_384
@@ -73,7 +75,13 @@ def index_source(
         RowError: a bad row. The rows before it are written and recorded.
         CsrError: the source, the embedder or the engine failed.
     """
-    config = config or IndexConfig()
+    with span("index", rows=len(source), kind=source.kind):
+        return _indexed(source, collection, config or IndexConfig(), on_rows)
+
+
+def _indexed(
+    source: Source, collection: Collection, config: IndexConfig, on_rows: Callable[[int], None]
+) -> Indexed:
     check_source(source, collection)
     journal = _Journal.open(source, collection, config.resume)
     skipped = journal.rows
@@ -82,7 +90,8 @@ def index_source(
     try:
         with closing(_prepared(source, collection, config, skipped)) as batches:
             for points in batches:
-                collection.store.upsert(points)
+                with span("upsert", points=len(points)):
+                    collection.store.upsert(points)
                 journal.add(points)
                 on_rows(journal.rows)
     except BaseException:
@@ -92,7 +101,8 @@ def index_source(
     journal.write()
     seconds = time.perf_counter() - started
     if config.optimise:
-        collection.optimise()
+        with span("optimise"):
+            collection.optimise()
     optimise_seconds = time.perf_counter() - started - seconds
     return Indexed(journal.rows, skipped, journal.without_code, seconds, optimise_seconds)
 
@@ -135,12 +145,13 @@ def _prepared(
 ) -> Generator[PointBatch]:
     """Yield points from row `start` on; the next block is made while one is being written."""
     blocks = source.blocks(BLOCK_ROWS[source.kind], start)
+    run = copy_context().run  # spans of the thread belong to the run's
     with ThreadPoolExecutor(1, thread_name_prefix="index") as pool:
-        coming = pool.submit(_next_points, blocks, source.name, collection, config)
+        coming = pool.submit(run, _next_points, blocks, source.name, collection, config)
         while (prepared := coming.result()) is not None:
             points, error = prepared
             if error is None:
-                coming = pool.submit(_next_points, blocks, source.name, collection, config)
+                coming = pool.submit(run, _next_points, blocks, source.name, collection, config)
             yield points
             if error is not None:
                 raise error
@@ -166,14 +177,15 @@ def _next_points(
 
 
 def _points(rows: Rows, collection: Collection, config: IndexConfig) -> PointBatch:
-    return make_points(
-        rows,
-        collection.encoder,
-        collection.identity.k,
-        collection.keeps_dense,
-        skip_zero=config.skip_zero,
-        device=config.device,
-    )
+    with span("encode", rows=len(rows.ids)):
+        return make_points(
+            rows,
+            collection.encoder,
+            collection.identity.k,
+            collection.keeps_dense,
+            skip_zero=config.skip_zero,
+            device=config.device,
+        )
 
 
 @dataclass
