@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import typer
 
+from csr_qdrant import logs
 from csr_qdrant.errors import CsrError
 
 DEBUG_VARIABLE = "CSR_DEBUG"
@@ -63,7 +64,10 @@ def reported() -> Iterator[None]:
         failure = explain(error)
         _give_up_stdout()
         if failure.sentence is not None:
-            typer.echo(f"Error: {failure.sentence}", err=True)
+            said = f"Error: {failure.sentence}"
+            typer.echo(
+                logs.log_line("error", failure.sentence) if logs.as_json() else said, err=True
+            )
         raise typer.Exit(failure.exit_code) from error
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from csr_qdrant import logs
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
@@ -50,11 +52,11 @@ class Output:
     def note(self, text: str) -> None:
         """Tell the user something on stderr that is no data."""
         if not self.quiet:
-            self._tell(text)
+            self._tell("info", text)
 
     def warn(self, text: str) -> None:
         """Warn the user on stderr, quiet or not."""
-        self._tell(f"Warning: {text}")
+        self._tell("warning", text)
 
     def confirm(self, question: str) -> bool:
         """Ask a yes-or-no question on stderr; anything but yes, or no terminal, means no."""
@@ -67,7 +69,7 @@ class Output:
         self, label: str, total: int | None = None, unit: str = "rows"
     ) -> Iterator["Progress"]:
         """Show how far a loop is: a bar on a terminal, otherwise a line every ten seconds."""
-        if self.quiet or not sys.stderr.isatty():
+        if self.quiet or logs.as_json() or not sys.stderr.isatty():
             lines = _Lines(self, label, total, unit)
             yield lines
             lines.finish()
@@ -87,9 +89,18 @@ class Output:
         # The one console of progress bars too, so that notes appear above a running bar.
         return _console(sys.stderr.isatty(), stderr=True)
 
-    def _tell(self, text: str) -> None:
+    def tell_progress(self, text: str, fields: Mapping[str, Any]) -> None:
+        """Say on stderr how far a loop is: the text, or with CSR_LOG=json its numbers too."""
+        if not self.quiet:
+            self._tell("info", text, fields)
+
+    def _tell(self, level: str, text: str, fields: Mapping[str, Any] | None = None) -> None:
+        if logs.as_json():
+            typer.echo(logs.log_line(level, text, fields), err=True)
+            return
         from rich.text import Text
 
+        text = f"Warning: {text}" if level == "warning" else text
         self._stderr.print(Text(clean(text)), soft_wrap=True)
 
 
@@ -133,8 +144,13 @@ class _Lines(Progress):
             parts[0] += f" of {self.total:,} {self.unit} ({100 * self.done / self.total:.0f} %)"
         else:
             parts[0] += f" {self.unit}"
-        parts.append(f"{time.monotonic() - self._started:.0f} s")
-        self._output.note(", ".join([*parts, *filter(None, [self._note])]))
+        seconds = time.monotonic() - self._started
+        parts.append(f"{seconds:.0f} s")
+        numbers = {"task": self.label, "done": self.done, "total": self.total, "unit": self.unit}
+        self._output.tell_progress(
+            ", ".join([*parts, *filter(None, [self._note])]),
+            {**numbers, "seconds": round(seconds, 3)},
+        )
 
 
 class _Bar(Progress):
