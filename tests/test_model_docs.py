@@ -144,7 +144,7 @@ def test_ray(tiny: Csr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     names: dict[str, Any] = {"connect": partial(QdrantClient, path=place)}
     example = example.replace('"url": "https://qdrant.example:6333"', '"connect": connect')
     ray.init(
-        num_cpus=2,
+        num_cpus=3,  # as the page says; with fewer, Ray waits for ever
         include_dashboard=False,
         object_store_memory=80 * 2**20,
         logging_level=logging.ERROR,
