@@ -1,10 +1,10 @@
 """`csr query`: search a collection by texts, vectors or codes."""
 
 import json as json_format
-import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,17 +12,20 @@ import numpy as np
 import typer
 
 from csr_qdrant.cli import queries
+from csr_qdrant.cli.hybrid import HybridSettings, OtherQueries
 from csr_qdrant.cli.options import AsJson, Quiet, configured
-from csr_qdrant.cli.output import Output, table
+from csr_qdrant.cli.output import Output
 from csr_qdrant.cli.places import ServerSettings, place_of
+from csr_qdrant.cli.query_show import short, show
 from csr_qdrant.cli.rows import about
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.collection import Collection
 from csr_qdrant.encoder import Encoder, check_k
 from csr_qdrant.errors import ConfigError, CsrError
-from csr_qdrant.stores.base import Hit
+from csr_qdrant.queries import Fuse
+from csr_qdrant.stores.base import Group, Hit
 
-SHOWN_CHARACTERS = 100  # of a hit's text
+Found = Sequence[Sequence[Hit | Group]]
 
 Folder = Annotated[
     str | None,
@@ -59,6 +62,14 @@ class QuerySettings:
     rescore: int = field(
         default=0, metadata=about("Score so many candidates anew by their dense vectors.")
     )
+    group_by: str | None = field(
+        default=None,
+        metadata=about(
+            "Group the hits by this field of the payload, on a server; --limit counts groups.",
+            "FIELD",
+        ),
+    )
+    group_size: int = field(default=3, metadata=about("Hits a group, at most."))
     payload: bool = field(default=True, metadata=about("Return the payload of the hits."))
     encoder: Path | None = field(
         default=None,
@@ -75,6 +86,8 @@ class QuerySettings:
             raise ConfigError(f"limit must be at least 1, got {self.limit}")
         if self.rescore < 0:
             raise ConfigError(f"rescore must be at least 0, got {self.rescore}")
+        if self.group_size < 1:
+            raise ConfigError(f"group-size must be at least 1, got {self.group_size}")
         self.parsed_filter()
 
     def parsed_filter(self) -> dict[str, Any] | None:
@@ -93,6 +106,7 @@ class QuerySettings:
 @configured
 def query(
     settings: QuerySettings,
+    hybrid: HybridSettings,
     server: ServerSettings,
     folder: Folder = None,
     texts: Texts = None,
@@ -108,6 +122,7 @@ def query(
     given = list(texts or ())
     if server.given and folder is not None:  # then the first word is a query too
         given, folder = [folder, *given], None
+    others = OtherQueries(hybrid)
     with closing(place_of(Path(folder) if folder else None, server)) as place:
         batches = _batches(given, vectors)
         if (found := place.existing()) is None:
@@ -121,9 +136,8 @@ def query(
 
             embedder = load_embedder(settings.embedder)
         with place.open(encoder, embedder) as collection:
-            _answer_all(
-                out, collection, batches, settings, titled=len(given) != 1 or given == ["-"]
-            )
+            titled = len(given) != 1 or given == ["-"]
+            _answer_all(out, collection, batches, settings, others, titled=titled)
 
 
 def _batches(texts: list[str], vectors: Path | None) -> Iterator[queries.Batch]:
@@ -146,18 +160,20 @@ def _answer_all(
     collection: Collection,
     batches: Iterator[queries.Batch],
     settings: QuerySettings,
+    others: OtherQueries,
     *,
     titled: bool,
 ) -> None:
     asked = 0
     silent: list[Any] = []
     for names, contents in batches:
-        found = _answers(collection, contents, settings, asked)
+        fuse = others.of(slice(asked, asked + len(names)))
+        found = _answers(collection, contents, partial(_search, collection, settings, fuse), asked)
         asked += len(names)
         for name, hits in zip(names, found, strict=True):
             if hits is None:
                 silent.append(name)
-            _show(out, name, hits or [], titled=titled)
+            show(out, name, hits or [], titled=titled, grouped=settings.group_by is not None)
     if not asked:
         raise CsrError("there is no query on stdin: give at least one line")
     if silent:
@@ -165,7 +181,7 @@ def _answer_all(
 
 
 def _report_silent(out: Output, silent: list[Any], asked: int) -> None:
-    what = f"query {_short(str(silent[0]))!r} activates no latent"
+    what = f"query {short(str(silent[0]))!r} activates no latent"
     if asked > 1:
         what += f" ({len(silent)} of {asked} queries)"
     sentence = (
@@ -178,12 +194,12 @@ def _report_silent(out: Output, silent: list[Any], asked: int) -> None:
 
 
 def _answers(
-    collection: Collection, contents: queries.Contents, settings: QuerySettings, first: int
-) -> list[list[Hit] | None]:
-    """Return the hits of each query, None where no latent is active."""
+    collection: Collection, contents: queries.Contents, search: Callable[[Any], Found], first: int
+) -> Sequence[Sequence[Hit | Group] | None]:
+    """Return what is found for each query, None where no latent is active."""
     if isinstance(contents, SparseCodes):
         active = contents.lengths > 0
-        return _spread(active, _search(collection, contents, settings))
+        return _spread(active, search(contents))
     if not isinstance(contents, np.ndarray):
         contents = collection.embedder.embed_queries(contents)
     dense = np.asarray(contents, np.float32)
@@ -192,53 +208,29 @@ def _answers(
         bad = first + int(np.flatnonzero(~finite)[0])
         raise CsrError(f"query {bad} holds NaN or infinity: mend or remove it")
     active = np.array(dense.any(axis=1))  # all zeros: a text without a known token, say
-    hits = _search(collection, dense, settings)
+    hits = search(dense)
     unfound = [row for row, found in enumerate(hits) if not found and active[row]]
     if unfound:
         active[unfound] = collection.encoder.encode(dense[unfound]).lengths > 0
     return _spread(active, hits)
 
 
-def _spread(active: Any, hits: list[list[Hit]]) -> list[list[Hit] | None]:
-    return [found if alive else None for alive, found in zip(active, hits, strict=True)]
+def _spread(active: Any, found: Found) -> Sequence[Sequence[Hit | Group] | None]:
+    return [each if alive else None for alive, each in zip(active, found, strict=True)]
 
 
-def _search(collection: Collection, contents: Any, settings: QuerySettings) -> list[list[Hit]]:
-    return collection.search_batch(
-        contents,
-        limit=settings.limit,
-        k=settings.k,
-        filter=settings.parsed_filter(),
-        rescore=settings.rescore,
-        payload=settings.payload,
-    )
-
-
-# --- showing ----------------------------------------------------------------------------------
-
-
-def _show(out: Output, name: Any, hits: list[Hit], *, titled: bool) -> None:
-    result = {
-        "query": name,
-        "hits": [{"id": id, "score": score, "payload": payload} for id, score, payload in hits],
+def _search(
+    collection: Collection, settings: QuerySettings, fuse: Fuse | None, contents: Any
+) -> Found:
+    options: dict[str, Any] = {
+        "limit": settings.limit,
+        "k": settings.k,
+        "filter": settings.parsed_filter(),
+        "rescore": settings.rescore,
+        "fuse": fuse,
+        "payload": settings.payload,
     }
-    heading = [f"\nquery {_short(str(name))!r}"] if titled else []
-    if not hits:
-        out.row(result, *heading, "no hits")
-        return
-    rows = [
-        (rank, f"{score:.4f}", id, _text(payload))
-        for rank, (id, score, payload) in enumerate(hits, 1)
-    ]
-    out.row(result, *heading, table(("rank", "score", "id", "text"), rows))
-
-
-def _text(payload: dict[str, Any]) -> str:
-    """Return what describes a hit best: its text, or its first field that is one."""
-    texts = [value for value in payload.values() if isinstance(value, str)]
-    text = payload.get("text")
-    return _short(text if isinstance(text, str) else texts[0] if texts else "")
-
-
-def _short(text: str) -> str:
-    return textwrap.shorten(text, SHOWN_CHARACTERS, placeholder=" …")
+    if settings.group_by is None:
+        return collection.search_batch(contents, **options)
+    size = settings.group_size
+    return collection.search_groups(contents, settings.group_by, group_size=size, **options)
