@@ -113,9 +113,6 @@ class IndexSystem(ABC):
         return self._index.build(n, columns)
 
 
-EdgeSystem = IndexSystem
-
-
 @dataclass(kw_only=True)
 class DenseSystem(IndexSystem):
     """Dense vectors under cosine: exact or with a graph, quantised or not, transformed or not.

@@ -349,3 +349,11 @@ def test_all_clients_search_all_queries() -> None:
     assert set(seen) == set(range(8))
     assert rate == pytest.approx(len(seen) / 0.05, rel=0.9)
     assert 0 < latency.p50_ms < 50
+
+
+def test_a_client_that_fails_is_not_lost() -> None:
+    def failing() -> None:
+        raise CsrError("the server went away")
+
+    with pytest.raises(CsrError, match="the server went away"):
+        throughput([int, failing], 2, seconds=5)

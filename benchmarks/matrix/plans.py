@@ -12,7 +12,7 @@ from csr_qdrant.benchmarks.engine import Quantisation
 from csr_qdrant.benchmarks.matrix.config import BenchConfig
 from csr_qdrant.benchmarks.matrix.models import Coder, Models, Shortener, first_dimensions
 from csr_qdrant.benchmarks.neighbours import Matrix
-from csr_qdrant.benchmarks.systems import DenseSystem, EdgeSystem
+from csr_qdrant.benchmarks.systems import DenseSystem, IndexSystem
 from csr_qdrant.errors import ConfigError
 
 BASELINE = "dense float32, exact"
@@ -29,7 +29,7 @@ class Plan:
     family: str
     index: str  # systems of one index search it with settings of their own; the first builds it
     settings: Mapping[str, Any]
-    make: Callable[[], EdgeSystem]
+    make: Callable[[], IndexSystem]
     rescored: bool = False
     encode: Callable[[Matrix], Any] | None = None  # what a query goes through before the search
     train_s: float = 0.0

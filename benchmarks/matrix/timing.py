@@ -8,7 +8,7 @@ from typing import Any
 from csr_qdrant.benchmarks.matrix.plans import Plan
 from csr_qdrant.benchmarks.measure import Latency, latencies, latency_of
 from csr_qdrant.benchmarks.neighbours import Matrix
-from csr_qdrant.benchmarks.systems import EdgeSystem
+from csr_qdrant.benchmarks.systems import IndexSystem
 
 Call = Callable[[], Any]
 ENCODED = 50  # queries whose encoding is timed
@@ -34,9 +34,11 @@ def throughput(
     """Return searches a second of so many clients at once, and the latency that each one sees.
 
     Each client is a thread that starts at a place of its own and goes round. The engine searches
-    without the interpreter's lock, so threads stand for clients of one process.
+    without the interpreter's lock, so threads stand for clients of one process. What a search
+    raises ends all of them, and is raised.
     """
     times: list[list[float]] = [[] for _ in range(clients)]
+    errors: list[BaseException] = []
     gate = threading.Barrier(clients + 1)
     over = threading.Event()
 
@@ -45,7 +47,12 @@ def throughput(
         gate.wait()
         while not over.is_set():
             started = time.perf_counter()
-            calls[place % len(calls)]()
+            try:
+                calls[place % len(calls)]()
+            except BaseException as error:  # a server may go away; raised below, not lost
+                errors.append(error)
+                over.set()
+                return
             own.append(time.perf_counter() - started)
             place += 1
 
@@ -59,13 +66,15 @@ def throughput(
     for thread in threads:
         thread.join()
     taken = time.perf_counter() - started
+    if errors:
+        raise errors[0]
     every = [each for own in times for each in own]
     return len(every) / taken, latency_of(every)
 
 
 def measured_together(
     plans: Sequence[Plan],
-    systems: Mapping[str, EdgeSystem],
+    systems: Mapping[str, IndexSystem],
     queries: Matrix,
     limit: int,
     clients: Sequence[int],
