@@ -15,13 +15,13 @@ from csr_qdrant.benchmarks.engine import (
     BuildReport,
     Columns,
     Footprint,
-    InBlocks,
     Index,
     Layout,
     Place,
     SparseVectors,
 )
 from csr_qdrant.benchmarks.neighbours import Matrix
+from csr_qdrant.benchmarks.row_blocks import InBlocks
 from csr_qdrant.benchmarks.systems import IndexSystem, kept
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.stores.base import Datatype

@@ -23,6 +23,7 @@ from typing import Any
 
 import qdrant_edge as edge
 
+from csr_qdrant.benchmarks import edge_types as types
 from csr_qdrant.benchmarks.engine import (
     FULL,
     Asked,
@@ -31,27 +32,13 @@ from csr_qdrant.benchmarks.engine import (
     Index,
     Layout,
     Place,
-    Quantisation,
     Sizes,
     SparseVectors,
 )
-from csr_qdrant.codes import SparseCodes
 from csr_qdrant.errors import CsrError
 
 PACKAGE = "qdrant-edge-py"
 _NO_LIMIT_KB = 1 << 40
-_DATATYPES = {
-    "f32": edge.VectorStorageDatatype.Float32,
-    "f16": edge.VectorStorageDatatype.Float16,
-    "u8": edge.VectorStorageDatatype.Uint8,
-}
-_TURBO = {
-    "turbo1": edge.TurboQuantBitSize.Bits1,
-    "turbo1.5": edge.TurboQuantBitSize.Bits1_5,
-    "turbo2": edge.TurboQuantBitSize.Bits2,
-    "turbo4": edge.TurboQuantBitSize.Bits4,
-    "turbo8": edge.TurboQuantBitSize.Bits8,
-}
 
 
 class Shard(Index):
@@ -63,8 +50,12 @@ class Shard(Index):
         optimizers = edge.EdgeOptimizersConfig(
             default_segment_number=1, max_segment_size=_NO_LIMIT_KB, indexing_threshold=1
         )
-        dense = {n: _dense(v) for n, v in layout.items() if isinstance(v, DenseVectors)}
-        sparse = {n: _sparse(v) for n, v in layout.items() if isinstance(v, SparseVectors)}
+        dense = {
+            n: types.dense_parameters(v) for n, v in layout.items() if isinstance(v, DenseVectors)
+        }
+        sparse = {
+            n: types.sparse_parameters(v) for n, v in layout.items() if isinstance(v, SparseVectors)
+        }
         config = edge.EdgeConfig(vectors=dense, sparse_vectors=sparse, optimizers=optimizers)
         self.folder, self.name = folder, str(folder)
         self._shard = edge.EdgeShard.create(str(folder), config)
@@ -89,17 +80,17 @@ class Shard(Index):
 
     def requests(self, asked: Asked) -> list[Any | None]:
         """Return the engine's own request of each query; None for a code without latents."""
-        params, prefetch = _params(asked), max(asked.depth, asked.limit)
+        params, prefetch = types.search_parameters(asked), max(asked.depth, asked.limit)
         queries = [
             None if query is None else edge.Query.Nearest(query, using=asked.using)
-            for query in _rows(asked.queries)
+            for query in types.rows(asked.queries)
         ]
         if asked.full is None:
-            return [each and _request(each, asked.limit, params=params) for each in queries]
+            return [each and types.request(each, asked.limit, params=params) for each in queries]
         full = [edge.Query.Nearest(row, using=FULL) for row in asked.full.tolist()]
         return [
             first
-            and _request(
+            and types.request(
                 then,
                 asked.limit,
                 prefetches=[edge.Prefetch(limit=prefetch, query=first, params=params)],
@@ -138,7 +129,7 @@ class Shard(Index):
     def _write(self, start: int, columns: Columns) -> None:
         rows: dict[int, dict[str, Any]] = {}
         for name, column in columns.items():
-            for i, vector in enumerate(_rows(column), start):
+            for i, vector in enumerate(types.rows(column), start):
                 own = rows.setdefault(i, {})
                 if vector is not None:
                     own[name] = vector
@@ -224,64 +215,6 @@ class EdgeEngine:
 def placed(place: Path | Place) -> Place:
     """Return a place; a path stands for a shard in that folder."""
     return ShardFolder(place) if isinstance(place, Path) else place
-
-
-# --- in the engine's own types ------------------------------------------------------------------
-
-
-def _dense(vectors: DenseVectors) -> Any:
-    graph = edge.HnswIndexConfig(
-        m=vectors.m, ef_construct=vectors.ef_construct, full_scan_threshold=1
-    )
-    return edge.EdgeVectorParams(
-        size=vectors.size,
-        distance=edge.Distance.Cosine,
-        memory=edge.Memory.Cold if vectors.on_disk else edge.Memory.Cached,
-        hnsw_config=graph,
-        quantization_config=_quantisation(vectors.quantisation),
-    )
-
-
-def _sparse(vectors: SparseVectors) -> Any:
-    return edge.EdgeSparseVectorParams(datatype=_DATATYPES[vectors.datatype])
-
-
-def _quantisation(kind: Quantisation | None) -> Any:
-    if kind is None:
-        return None
-    if kind == "binary":
-        return edge.BinaryQuantizationConfig(memory=edge.Memory.Pinned)
-    if kind == "int8":
-        return edge.ScalarQuantizationConfig(
-            type=edge.ScalarType.Int8, quantile=0.99, memory=edge.Memory.Pinned
-        )
-    return edge.TurboQuantQuantizationConfig(bits=_TURBO[kind], memory=edge.Memory.Pinned)
-
-
-def _params(asked: Asked) -> Any:
-    if asked.rescore is not None:
-        quantised = edge.QuantizationSearchParams(
-            rescore=asked.rescore, oversampling=asked.oversampling
-        )
-        return edge.SearchParams(hnsw_ef=asked.ef, quantization=quantised)
-    if asked.exact:
-        return edge.SearchParams(exact=True)
-    return None if asked.ef is None else edge.SearchParams(hnsw_ef=asked.ef)
-
-
-def _request(query: Any, limit: int, **options: Any) -> Any:
-    return edge.QueryRequest(
-        limit=limit, query=query, with_payload=False, with_vector=False, **options
-    )
-
-
-def _rows(column: Any) -> list[Any]:
-    """Return the vectors one by one, None for a code without latents."""
-    if isinstance(column, SparseCodes):
-        lengths = column.lengths.tolist()
-        return [code if n else None for code, n in zip(column.to_edge(), lengths, strict=True)]
-    rows: list[Any] = column.tolist()
-    return rows
 
 
 def _part(file: Path, folder: str) -> str:

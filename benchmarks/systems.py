@@ -18,13 +18,13 @@ from csr_qdrant.benchmarks.engine import (
     DenseVectors,
     Footprint,
     Found,
-    InBlocks,
     Index,
     Layout,
     Place,
     Quantisation,
 )
 from csr_qdrant.benchmarks.neighbours import Matrix, unit_rows
+from csr_qdrant.benchmarks.row_blocks import InBlocks
 from csr_qdrant.errors import ConfigError
 
 Transform = Callable[[Matrix], Matrix]
