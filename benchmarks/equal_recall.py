@@ -100,8 +100,7 @@ def measured(
     for name, system in systems.items():
         found = system.search(queries, LIMIT)
         kept = float(recall(found.rows, queries, vectors, LIMIT, truth).mean())
-        is_code = isinstance(system, CsrSystem)
-        touched = float(system.postings(queries).mean()) if is_code else None
+        touched = float(system.postings(queries).mean()) if isinstance(system, CsrSystem) else None
         points.append(Point(name, kept, timed[name].p50_ms, timed[name].p95_ms, touched))
     return points
 

@@ -96,18 +96,16 @@ def test_it_is_a_collection_to_search_but_not_to_write_whole_points_to(target: T
         assert info["attached"] and info["dense_name"] == "text" and info["k"] == K
         dense = vectors_of(200)
         hits = collection.search(dense[17], limit=3, rescore=200)
-        found = sorted((float(dense[17] @ dense[hit.id]) for hit in hits), reverse=True)
+        found = sorted((float(dense[17] @ dense[int(hit.id)]) for hit in hits), reverse=True)
         assert [hit.score for hit in hits] == pytest.approx(found, rel=1e-5)
         codes = ENCODER.encode(dense, K).normalised()
         by_code = collection.search(dense[17], limit=1)[0]
         assert by_code.id == int(np.argmax(codes.to_dense() @ codes[[17]].to_dense()[0]))
         assert collection.get([17])[17].payload == {"row": 17}
-        for call in (
-            lambda: collection.add([1], vectors=dense[:1]),
-            lambda: collection.add([1], codes=codes[:1]),
-        ):
+        rows: tuple[dict[str, Any], ...] = ({"vectors": dense[:1]}, {"codes": codes[:1]})
+        for given in rows:
             with pytest.raises(CsrError, match=r"CsrQdrant.*csr attach"):
-                call()
+                collection.add([1], **given)
     check_codes(target.contents(), ENCODER)
 
 
@@ -495,7 +493,7 @@ def test_every_id_is_as_likely_in_a_sample() -> None:
         sample.add(list(range(25)))
         sample.add(list(range(25, 40)))
         assert len(set(sample.ids)) == 10
-        counts[sample.ids] += 1
+        counts[np.array(sample.ids, np.int64)] += 1
     assert np.abs(counts - 500).max() < 5 * np.sqrt(500)
 
 
