@@ -215,9 +215,11 @@ def test_an_alias_leads_to_its_collection() -> None:
     target.upsert(range(10), vectors_of(10))
     alias = models.CreateAlias(collection_name="real", alias_name="live")
     client.update_collection_aliases([models.CreateAliasOperation(create_alias=alias)])
-    assert attach_on(client, "live", ENCODER).plan.location == "collection 'real' in local mode"
+    config = AttachConfig(vector="text")
+    report = attach_on(client, "live", ENCODER, config)
+    assert report.plan.location == "collection 'real' in local mode"
     with pytest.raises(CsrError, match="there is no collection 'gone'"):
-        attach_on(client, "gone", ENCODER)
+        attach_on(client, "gone", ENCODER, config)
 
 
 # --- what it refuses ----------------------------------------------------------------------------

@@ -139,7 +139,9 @@ class AttachReport:
     @property
     def lacking(self) -> int:
         """Points that could have a code and have none: written by others during the last pass."""
-        return max(0, self.points - self.coded - self.without_code - self.bad)
+        # What verifying removed had a code when the last pass counted those that cannot have one.
+        without = self.without_code + self.bad + self.removed
+        return max(0, self.points - self.coded - without)
 
     @property
     def complete(self) -> bool:

@@ -57,13 +57,19 @@ class ServerCodeWriter(Closing):
         """
         writer = cls(client, name, retries, owns_client=owns_client)
         writer._call(lambda: config.refuse_old(client))
-        if not writer._call(lambda: client.collection_exists(name)):
-            aliases = writer._call(client.get_aliases).aliases
-            named = [each.collection_name for each in aliases if each.alias_name == name]
-            if not named:
-                raise CsrError(f"there is no {writer.location}: check the name and the URL")
-            writer._name = named[0]
+        writer._name = writer._named()
+        if not writer._call(lambda: client.collection_exists(writer._name)):
+            raise CsrError(f"there is no {writer.location}: check the name and the URL")
         return writer
+
+    def _named(self) -> str:
+        """Return what the alias stands for; an alias may move while this collection is written."""
+        try:
+            aliases = self._call(self._client.get_aliases).aliases
+        except CsrError:  # a key for one collection may not list them
+            return self._name
+        names = {each.alias_name: each.collection_name for each in aliases}
+        return names.get(self._name, self._name)
 
     @property
     def location(self) -> str:
