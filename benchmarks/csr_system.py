@@ -1,5 +1,6 @@
 """CSR codes in the raw engine, as a system beside the dense ones."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,40 @@ from csr_qdrant.stores.base import Datatype
 LISTS = ".lists.npy"  # beside an index: lengths of its posting lists
 
 
+class KnownCodes:
+    """Codes of rows that several indexes are built from: encoded once, then remembered.
+
+    Beyond `LIMIT_BYTES` nothing more is remembered, and encoded anew where it is asked for.
+    """
+
+    LIMIT_BYTES = 2**28
+
+    def __init__(self, encode: Callable[[Matrix], SparseCodes], vectors: Matrix) -> None:
+        """Take `vectors` (n, d), maybe memory-mapped; nothing is encoded yet."""
+        self._encode, self._vectors = encode, vectors
+        self._blocks: dict[tuple[int, int], SparseCodes] = {}
+        self._seconds: dict[tuple[int, int], float] = {}
+        self._bytes = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long encoding took, of all rows that were asked for."""
+        return sum(self._seconds.values())
+
+    def rows(self, start: int, stop: int) -> SparseCodes:
+        """Return the codes of rows start..stop."""
+        block = start, stop
+        if block in self._blocks:
+            return self._blocks[block]
+        began = time.perf_counter()
+        codes = self._encode(self._vectors[start:stop])
+        self._seconds[block] = time.perf_counter() - began
+        self._bytes += codes.indices.nbytes + codes.values.nbytes
+        if self._bytes <= self.LIMIT_BYTES:
+            self._blocks[block] = codes
+        return codes
+
+
 @dataclass(kw_only=True)
 class CsrSystem(IndexSystem):
     """CSR codes as sparse vectors in the raw engine, optionally rescored with the dense vectors.
@@ -43,15 +78,17 @@ class CsrSystem(IndexSystem):
     query_k: int | None = None  # None: as k
     datatype: Datatype = "f32"
     candidates: int = 0  # 0: no rescoring, no dense vectors are stored
+    known: KnownCodes | None = None  # of the vectors to build from, if others have them encoded too
     _index: Index = field(init=False, repr=False)
     _lists: npt.NDArray[np.int64] = field(init=False, repr=False)  # (h,) posting-list lengths
 
     def build(self, vectors: Matrix, place: Path | Place) -> BuildReport:
         """Index `vectors` (n, d) in a new `place`; rows without latents get no code."""
         self._lists = np.zeros(0, np.int64)
+        known = self.known or KnownCodes(self.encode, vectors)
 
         def encoded(start: int, stop: int) -> SparseCodes:
-            codes = self.encode(vectors[start:stop]).truncated(self.k).normalised()
+            codes = known.rows(start, stop).truncated(self.k).normalised()
             lengths = np.bincount(codes.indices, minlength=codes.h)
             self._lists = lengths if not len(self._lists) else self._lists + lengths
             return codes
@@ -67,7 +104,7 @@ class CsrSystem(IndexSystem):
             layout = {**layout, FULL: kept(vectors.shape[1])}
         made = self._built(place, layout, len(vectors), columns)
         np.save(placed(place).beside(LISTS), self._lists)
-        return made._replace(upload_s=made.upload_s - codes.seconds, encode_s=codes.seconds)
+        return made._replace(upload_s=made.upload_s - codes.seconds, encode_s=known.seconds)
 
     def open(self, place: Path | Place, n: int) -> None:
         """Open what an earlier `build` of `n` rows left in `place`."""

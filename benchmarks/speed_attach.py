@@ -5,8 +5,9 @@
 Both get copies of one optimised shard of dense vectors, without a graph, since building that
 belongs to making the shard. The loop is given codes built beforehand as the engine's own objects
 and calls `update_vectors` in batches of several sizes, of which the fastest counts; it flushes as
-often as `attach` does. What `attach` does more is read the dense vectors, encode them, check, count, and
-record how far it has come. Its pass that verifies every code is timed apart. The runs take turns.
+often as `attach` does. What `attach` does more is read the dense vectors, encode them, check,
+count, and record how far it has come. Its pass that verifies every code is timed apart. The runs
+take turns.
 """
 
 import shutil

@@ -295,7 +295,7 @@ def test_settings_that_cannot_work(settings: dict[str, Any], said: str) -> None:
 
 
 def test_sizes_of_shortened_vectors() -> None:
-    assert BenchConfig().sizes(256) == (16, 32, 64, 128)
+    assert BenchConfig().sizes(256) == (16, 64, 128)
     assert BenchConfig().sizes(4) == (1, 2)
     assert BenchConfig(dims=(8, 4)).sizes(16) == (4, 8)
     with pytest.raises(ConfigError, match="dims must be below 16, got 16"):

@@ -38,7 +38,7 @@ class BenchConfig:
     encoder: tuple[Path, ...] = _dial((), "Encoders that are there already; none is trained then.")
     minutes: float = _dial(0.5, "Training time of each encoder.")
     supervised: bool = _dial(True, "Learn from the task's pairs or labels too, where it has some.")
-    dims: tuple[int, ...] = _dial((), "Sizes of shortened vectors; default: d/16, d/8, d/4, d/2.")
+    dims: tuple[int, ...] = _dial((), "Sizes of shortened vectors; default: d/16, d/4, d/2.")
     ef: tuple[int, ...] = _dial((16, 64, 256), "Breadths of HNSW searches: its frontier.")
     m: int = _dial(16, "Links a node of HNSW graphs.")
     candidates: int = _dial(100, "Hits that rescoring looks at; 0: no rescoring.")
@@ -78,4 +78,4 @@ class BenchConfig:
             if max(self.dims) >= d:
                 raise ConfigError(f"dims must be below {d}, got {max(self.dims)}")
             return tuple(sorted(set(self.dims)))
-        return tuple(sorted({d // part for part in (16, 8, 4, 2) if d // part}))
+        return tuple(sorted({d // part for part in (16, 4, 2) if d // part}))

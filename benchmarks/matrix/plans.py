@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from csr_qdrant.benchmarks.csr_system import CsrSystem
+from csr_qdrant.benchmarks.csr_system import CsrSystem, KnownCodes
 from csr_qdrant.benchmarks.engine import Quantisation
 from csr_qdrant.benchmarks.matrix.config import BenchConfig
 from csr_qdrant.benchmarks.matrix.models import Coder, Models, Shortener, first_dimensions
@@ -159,25 +159,27 @@ def _quantised(config: BenchConfig, kind: Quantisation, family: str, label: str)
 
 def _csr(models: Models) -> Iterator[Plan]:
     for coder in models.coders():
-        yield from _codes(models.config, coder)
+        yield from _codes(models, coder)
 
 
-def _codes(config: BenchConfig, coder: Coder) -> Iterator[Plan]:
-    label = f"CSR {coder.label}".rstrip()
-    most = max(coder.ks)
+def _codes(models: Models, coder: Coder) -> Iterator[Plan]:
+    config, label, most = models.config, f"CSR {coder.label}".rstrip(), max(coder.ks)
+    known = KnownCodes(partial(coder.encoder.encode, k=most), models.task.vectors)
+    part = partial(_code_plan, label, coder, most, known)
     fewer = sorted((k for k in set(config.query_k) if k < most), reverse=True)
     for candidates in (0, config.candidates) if config.candidates else (0,):
         for k in coder.ks:
             for query_k in (k, *(fewer if k == most else ())):
-                yield _code_plan(label, coder, most, k, query_k, candidates)
+                yield part(k, query_k, candidates)
     for k in coder.ks:
-        yield _code_plan(label, coder, most, k, k, 0, "u8")
+        yield part(k, k, 0, "u8")
 
 
 def _code_plan(
     label: str,
     coder: Coder,
     most: int,
+    known: KnownCodes,
     k: int,
     query_k: int,
     candidates: int,
@@ -197,6 +199,7 @@ def _code_plan(
         query_k=query_k,
         datatype=datatype,
         candidates=candidates,
+        known=known,
     )
     settings = {
         "k": k,
