@@ -4,13 +4,17 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from qdrant_client import QdrantClient, models
 from typer.testing import CliRunner
 
 from csr_qdrant.benchmarks.render import rendered
 from csr_qdrant.cli.main import app
+from csr_qdrant.deployment.attach import AttachConfig, attach_on
+from csr_qdrant.trainer import TrainConfig, fit
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -81,6 +85,56 @@ def test_the_commands_run(vectors: Path) -> None:
         assert result.exit_code == 0, result.output
     found = [json.loads(line) for line in result.stdout.splitlines()]
     assert [query["hits"][0]["id"] for query in found] == [0, 1, 2, 3, 4]
+
+
+class Kept(QdrantClient):
+    """A server that outlives its connections."""
+
+    def close(self, grpc_grace: float | None = None, **options: Any) -> None:
+        """Stay open: the next command connects to the same one."""
+
+
+@pytest.fixture
+def server(vectors: Path, monkeypatch: pytest.MonkeyPatch) -> QdrantClient:
+    client = Kept(":memory:")
+    monkeypatch.setattr("csr_qdrant.stores.server.connect", lambda *_, **__: client)
+    rows = np.load(vectors / "vectors.npy")
+    text = models.VectorParams(size=24, distance=models.Distance.COSINE)
+    image = models.VectorParams(size=3, distance=models.Distance.COSINE)
+    client.create_collection("docs", {"text": text, "image": image})
+    points = [models.PointStruct(id=i, vector={"text": v}) for i, v in enumerate(rows.tolist())]
+    client.upsert("docs", points)
+    return client
+
+
+def test_the_commands_on_a_collection_run(server: QdrantClient) -> None:
+    runner, found = CliRunner(env={"QDRANT_URL": "http://localhost:6333"}), {}
+    for command in _code("sh", "csr attach").strip().splitlines()[1:]:
+        words = command.split("#")[0].split()[1:]
+        if words[0] == "train":
+            words += ["--steps", "20", "--h", "128", "--k", "16"]
+        result = runner.invoke(app, [*words, "--json", *(["--yes"] * (words[0] == "detach"))])
+        assert result.exit_code == 0, (command, result.output)
+        # One document, or, of a query, one a line.
+        texts = result.stdout.splitlines() if words[0] == "query" else [result.stdout]
+        found[words[0]] = [json.loads(text) for text in texts]
+    assert (found["attach"][-1]["written"], found["attach"][-1]["complete"]) == (400, True)
+    assert [query["hits"][0]["id"] for query in found["query"]] == [0, 1, 2, 3, 4]
+    assert set(server.get_collection("docs").config.params.vectors or {}) == {"text", "image"}
+    assert not server.get_collection("docs").config.params.sparse_vectors
+
+
+def test_the_applications_example_runs(vectors: Path, server: QdrantClient) -> None:
+    rows = np.load(vectors / "vectors.npy")
+    encoder = fit(rows, TrainConfig(k=(16,), h=128, steps=20))
+    encoder.save(vectors / "encoder")
+    attach_on(server, "docs", encoder, AttachConfig(vector="text"))
+    new = models.PointStruct(id=400, vector={"text": (-rows[0]).tolist()})
+    example = _code("python", "CsrQdrant").replace("QdrantClient(url)", "server")
+    names = {"server": server, "points": [new], "vector": -rows[0]}
+    exec(compile(example, "README.md", "exec"), names)
+    hits: Any = names["hits"]
+    assert hits[0].id == 400 and hits[0].score == pytest.approx(1, abs=1e-4)
 
 
 def test_a_benchmarks_report_becomes_a_table(tmp_path: Path) -> None:

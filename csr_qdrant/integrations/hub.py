@@ -150,7 +150,7 @@ def _hub() -> Any:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise MissingExtraError("huggingface_hub", "text") from error
+        raise MissingExtraError("huggingface_hub", "hub") from error
     return huggingface_hub
 
 
