@@ -40,7 +40,8 @@ class EqualRecallConfig:
     rows: int = 100_000
     h: int = 8192
     k: int = 32
-    minutes: float = 3.0  # of training
+    minutes: float = 3.0  # of training, unless its steps are given
+    steps: int | None = None
     m: int = 16
     ef_construct: int = 100
     efs: tuple[int, ...] = (16, 32, 64, 128, 256)
@@ -189,18 +190,19 @@ def main(
     vectors: Annotated[
         Path | None, typer.Argument(help="Real vectors, .npy; default: the shipped data set's.")
     ] = None,
-    name: Annotated[str, typer.Option(help="Of the record: equal-recall-NAME.json.")] = "nave",
+    name: Annotated[str, typer.Option(help="Of the record: equal_recall-NAME.json.")] = "nave",
     rows: Annotated[int, typer.Option(help="Rows of the collection.")] = EqualRecallConfig.rows,
     h: Annotated[int, typer.Option(help="Latents.")] = EqualRecallConfig.h,
     k: Annotated[int, typer.Option(help="Active latents of documents.")] = EqualRecallConfig.k,
     minutes: Annotated[float, typer.Option(help="Of training.")] = EqualRecallConfig.minutes,
+    steps: Annotated[int | None, typer.Option(help="Of training, instead of minutes.")] = None,
     queries: Annotated[int, typer.Option(help="Queries.")] = EqualRecallConfig.queries,
     output: Annotated[Path, typer.Option(help="Folder for the record.")] = RESULTS,
 ) -> None:
     """Hold codes against HNSW at equal recall."""
     from csr_qdrant.trainer import TrainConfig, fit
 
-    config = EqualRecallConfig(rows=rows, h=h, k=k, minutes=minutes, queries=queries)
+    config = EqualRecallConfig(rows=rows, h=h, k=k, minutes=minutes, steps=steps, queries=queries)
     real = real_vectors(vectors)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -208,11 +210,13 @@ def main(
             folder / "vectors.npy", Resampler.fitted_to(real.vectors), config.rows
         )
         ks = tuple(sorted({*config.query_ks, config.k}))
-        encoder = fit(collection, TrainConfig(k=ks, h=config.h, minutes=config.minutes))
+        length: Any = {"steps": steps} if steps else {"minutes": config.minutes}
+        encoder = fit(collection, TrainConfig(k=ks, h=config.h, **length))
         wanted = np.asarray(real.queries[: config.queries])
         builds, graphs, codes = compared(collection, wanted, encoder, config, folder)
-    params = asdict(config) | {"vectors": name, "d": encoder.d}
-    path = write_record(f"equal-recall-{name}", params, to_json(builds, graphs, codes), output)
+    lists = {key: value for key, value in asdict(config).items() if isinstance(value, int | float)}
+    params = {"vectors": name, "d": encoder.d, **lists}
+    path = write_record(f"equal_recall-{name}", params, to_json(builds, graphs, codes), output)
     report("equal_recall", lines(builds, graphs, codes), path)
 
 

@@ -17,8 +17,10 @@ from csr_qdrant.benchmarks import dims
 from csr_qdrant.benchmarks.demo import COLUMNS, cells
 from csr_qdrant.benchmarks.quality import wanted
 from csr_qdrant.benchmarks.record import RESULTS
+from csr_qdrant.benchmarks.render_engine import COMMANDS, RENDERERS
 from csr_qdrant.benchmarks.report.format import parse_report
 from csr_qdrant.benchmarks.report.markdown import summary
+from csr_qdrant.benchmarks.tables import table
 
 DOCUMENTS = (Path("README.md"), Path("docs/benchmarks.md"))
 _BLOCK = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
@@ -49,23 +51,19 @@ def _section(record: Record) -> str:
         return summary(parse_report(record)) + "\n"
     name = record["benchmark"].partition("-")[0]  # what follows tells data sets apart
     body = _RENDERERS[name](record["results"])
+    command = COMMANDS.get(name, f"python -m csr_qdrant.benchmarks.{name}")
     where, versions = record["machine"], record["versions"]
     params = ", ".join(f"{key} {value}" for key, value in record["params"].items())
     return (
-        f"{body}\n\n`python -m csr_qdrant.benchmarks.{name}` ({params}), {where['cores']} cores of "
+        f"{body}\n\n`{command}` ({params}), {where['cores']} cores of "
         f"{where['cpu']}, {where['memory_gib']:.0f} GiB, Python {versions['python']}, "
         f"qdrant-edge-py {versions['qdrant-edge-py']}, torch {versions.get('torch', '–')}, "
         f"commit {record['commit']}.\n"
     )
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _demo(results: Record) -> str:
-    return _table(COLUMNS, (cells(row) for row in results["systems"]))
+    return table(COLUMNS, (cells(row) for row in results["systems"]))
 
 
 def _dims(results: Record) -> str:
@@ -75,7 +73,7 @@ def _dims(results: Record) -> str:
         dead = [seed["dead"] for seed in system["seeds"] if seed.get("dead") is not None]
         rows.append([*dims.cells(system), f"{100 * median(dead):.1f} %" if dead else "–"])
     gaps = "\n".join(f"- {dims.gap_line(gap)}" for gap in results["gaps"])
-    return f"{_table(columns, rows)}\n\n{gaps}"
+    return f"{table(columns, rows)}\n\n{gaps}"
 
 
 def _quality(results: Record) -> str:
@@ -90,7 +88,7 @@ def _quality(results: Record) -> str:
             postings = median(each["postings"] for each in found)
             goal = wanted(kind, k, postings).removeprefix(" (goal: ").removesuffix(")") or "–"
             rows.append([kind, k, *_spread(found), f"{postings:.2f} N", goal])
-    return _table(columns, rows)
+    return table(columns, rows)
 
 
 def _equal_time(results: Record) -> str:
@@ -108,7 +106,7 @@ def _equal_time(results: Record) -> str:
         if isinstance(found, Mapping)
     ]
     columns = ("k", "ours", "plain", "difference, 95 % interval", "gain", "goal", "steps of each")
-    return _table(columns, rows)
+    return table(columns, rows)
 
 
 def _spread(runs: Sequence[Record]) -> list[str]:
@@ -128,7 +126,7 @@ def _speed_encode(results: Record) -> str:
         ]
         for kind, found in results.items()
     ]
-    return _table(("with", "encode", "bare product", "ratio", "goal"), rows)
+    return table(("with", "encode", "bare product", "ratio", "goal"), rows)
 
 
 def _speed_train(results: Record) -> str:
@@ -149,8 +147,8 @@ def _speed_train(results: Record) -> str:
         f"sentence-transformers {results['peers']['sentence-transformers']}."
     )
     titles = [title for name in states for title in (name, "goal")]
-    ratios = _table(("ratio", *titles), _train_ratios(states))
-    return "\n\n".join((_table(("step of", *head), rows), ratios, verdict))
+    ratios = table(("ratio", *titles), _train_ratios(states))
+    return "\n\n".join((table(("step of", *head), rows), ratios, verdict))
 
 
 def _train_ratios(states: Record) -> Iterable[Sequence[str]]:
@@ -170,7 +168,7 @@ def _speed_index(results: Record) -> str:
         f"Ratio to the fastest loop: **{results['ratio']:.2f}** (goal: at least "
         f"{results['goal_at_least']})."
     )
-    return _table(("writes", "points/s", "of ours"), rows) + "\n\n" + verdict
+    return table(("writes", "points/s", "of ours"), rows) + "\n\n" + verdict
 
 
 def _speed_search(results: Record) -> str:
@@ -184,7 +182,7 @@ def _speed_search(results: Record) -> str:
         f"encoding, **{results['ratio_by_vector_beyond_encoding']:.2f}** (goal: at most "
         f"{results['goal_at_most']})."
     )
-    return _table(("call", "p50 ms", "p95 ms", "p99 ms"), rows) + "\n\n" + verdict
+    return table(("call", "p50 ms", "p95 ms", "p99 ms"), rows) + "\n\n" + verdict
 
 
 def _memory_index(results: Record) -> str:
@@ -197,10 +195,11 @@ def _memory_index(results: Record) -> str:
         f"Difference: **{results['difference_gb']:.2f} GB** (goal: below "
         f"{results['goal_below_gb']})."
     )
-    return _table(("run", "peak RssAnon, GB", "seconds"), rows) + "\n\n" + verdict
+    return table(("run", "peak RssAnon, GB", "seconds"), rows) + "\n\n" + verdict
 
 
 _RENDERERS: dict[str, Callable[[Record], str]] = {
+    **RENDERERS,
     "demo": _demo,
     "dims": _dims,
     "quality": _quality,
