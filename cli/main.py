@@ -33,7 +33,7 @@ COMMANDS = {
     "detach": "Remove the codes that attach added.",
     "query": "Search a collection by text or by vectors.",
     "explain": "Explain why a query finds what it finds.",
-    "latents": "List a collection's latents: the longest, the most used, the dead.",
+    "latents": "List latents: the longest, the most used, the dead.",
     "tune": "Choose queries' k and candidates, for a recall or a latency.",
     "doctor": "Examine a collection and what it needs; only reads.",
     "bench": "Measure every way to shrink vectors, on your data.",

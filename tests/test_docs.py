@@ -113,6 +113,8 @@ def test_the_commands_on_a_collection_run(server: QdrantClient) -> None:
         words = command.split("#")[0].split()[1:]
         if words[0] == "train":
             words += ["--steps", "20", "--h", "128", "--k", "16"]
+        if words[0] == "tune":
+            words += ["--queries", "20", "--k", "16", "--candidates", "50"]
         result = runner.invoke(app, [*words, "--json", *(["--yes"] * (words[0] == "detach"))])
         assert result.exit_code == 0, (command, result.output)
         # One document, or, of a query, one a line.
