@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,10 @@ def run(arguments: dict[str, Any]) -> None:
         index_source(open_source(arguments["source"]), collection, IndexConfig(device="numpy"))
 
 
-def in_child(arguments: dict[str, Any]) -> None:
-    """Run and end this process."""
+def in_child(arguments: dict[str, Any], work: Callable[[dict[str, Any]], None]) -> None:
+    """Do the work and end this process."""
     try:
-        run(arguments)
+        work(arguments)
     except BaseException as error:
         sys.stderr.write(f"{error!r}\n")
         sys.stderr.flush()
@@ -67,13 +68,13 @@ def in_child(arguments: dict[str, Any]) -> None:
     os._exit(0)
 
 
-def main() -> None:
-    """Answer requests until there are no more."""
+def main(work: Callable[[dict[str, Any]], None] = run) -> None:
+    """Answer requests until there are no more; what `work` does with them is killed."""
     for line in sys.stdin:
         arguments = json.loads(line)
         child = os.fork()
         if child == 0:
-            in_child(arguments)
+            in_child(arguments, work)
         if arguments["kill_after_s"] is not None:
             time.sleep(arguments["kill_after_s"])
             os.kill(child, signal.SIGKILL)  # nobody has waited for it, so the id is still its own

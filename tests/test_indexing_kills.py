@@ -52,10 +52,10 @@ def recorded_rows(folder: Path) -> int:
 
 
 class Worker:
-    """Runs of `indexing_worker.py`, each in a process of its own."""
+    """Runs of a program like `indexing_worker.py`, each in a process of its own."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, str(WORKER)]
+    def __init__(self, program: Path = WORKER) -> None:
+        command = [sys.executable, str(program)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
 

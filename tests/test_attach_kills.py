@@ -1,0 +1,86 @@
+"""Attaching and detaching killed at any moment: run again, they end as uninterrupted runs do."""
+
+import random
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from csr_qdrant.stores.edge_folder import read_description
+
+sys.path.insert(0, str(Path(__file__).parent))
+from attach_targets import EdgeTarget, check_codes, encoder_of, vectors_of, without_codes
+from test_indexing_kills import Worker
+
+WORKER = Path(__file__).with_name("attach_worker.py")
+ENCODER = encoder_of()
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    made = Worker(WORKER)
+    yield made
+    assert made.process.stdin is not None
+    made.process.stdin.close()
+    assert made.process.wait(60) == 0
+
+
+def killed_often(worker: Worker, arguments: dict[str, Any], kills: int, within_s: float) -> None:
+    """Kill runs at random moments of their first `within_s` seconds, then let one end."""
+    moments = random.Random(kills)
+    ends = [worker.run(arguments, moments.uniform(0, within_s)) for _ in range(kills)]
+    assert set(ends) <= {"killed", "done"} and "killed" in ends
+    assert worker.run(arguments) == "done"
+
+
+def check_kills(worker: Worker, folder: Path, n: int, kills: int) -> None:
+    ENCODER.save(folder / "encoder")
+    target = EdgeTarget(folder / "killed")
+    target.upsert(range(n), vectors_of(n))
+    before = target.contents()
+    shutil.copytree(folder / "killed", folder / "whole")
+    encoder = {"encoder": str(folder / "encoder")}
+    started = time.perf_counter()
+    assert worker.run({"folder": str(folder / "whole"), **encoder}) == "done"
+    # Each run gets a little further, since its journal is written often: kills hit all of it.
+    within_s = 2 * (time.perf_counter() - started) / max(1, kills // 4)
+    killed_often(worker, {"folder": str(folder / "killed"), **encoder}, kills, within_s)
+    after = target.contents()
+    check_codes(after, ENCODER)
+    assert without_codes(after) == before
+    whole = EdgeTarget.__new__(EdgeTarget)
+    whole.folder = folder / "whole"
+    assert after == whole.contents()
+    assert read_description(folder / "killed") == read_description(folder / "whole")
+
+
+def test_attaching_survives_kills(worker: Worker, tmp_path: Path) -> None:
+    check_kills(worker, tmp_path, 2000, kills=6)
+
+
+def test_detaching_survives_kills(worker: Worker, tmp_path: Path) -> None:
+    ENCODER.save(tmp_path / "encoder")
+    target = EdgeTarget(tmp_path / "shard")
+    target.upsert(range(500), vectors_of(500))
+    before = target.contents()
+    arguments = {"folder": str(tmp_path / "shard"), "encoder": str(tmp_path / "encoder")}
+    assert worker.run(arguments) == "done"
+    moments = random.Random(0)
+    for _ in range(4):
+        end = worker.run({**arguments, "detach": True}, moments.uniform(0, 0.02))
+        assert end in ("killed", "done") or end.startswith("status")  # nothing left to detach
+        if end != "killed":
+            break
+    else:
+        assert worker.run({**arguments, "detach": True}) == "done"
+    assert target.contents() == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_many_kills(worker: Worker, tmp_path: Path) -> None:
+    check_kills(worker, tmp_path, 10_000, kills=50)
