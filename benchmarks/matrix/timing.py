@@ -12,7 +12,7 @@ from csr_qdrant.benchmarks.systems import IndexSystem
 
 Call = Callable[[], Any]
 ENCODED = 50  # queries whose encoding is timed
-SECONDS = 0.2  # of throughput, for each system and number of clients
+SECONDS = 0.15  # of throughput, for each system and number of clients
 
 
 def encode_latencies(plans: Sequence[Plan], queries: Matrix) -> dict[str, Latency | None]:
