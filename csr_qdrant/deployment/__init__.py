@@ -1,1 +1,1 @@
-"""What csr-qdrant does to collections that others made: attach, detach, migrate, look after."""
+"""What csr-qdrant does to collections that others made: attach, detach, examine."""
