@@ -11,6 +11,7 @@ from csr_qdrant.deployment.attach_codes import Coder, Encoded, Vectors, compare
 from csr_qdrant.deployment.attach_config import AttachConfig, AttachPlan, BadPoint
 from csr_qdrant.deployment.attach_journal import Journal
 from csr_qdrant.deployment.attach_pages import Pace, Page, pass_over
+from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores.writing import CodeWriter
 
@@ -93,7 +94,8 @@ class Passes:
             bad.add([*encoded.bad, *refused])
             counts.without_code += len(encoded.without_code)
             counts.written_in_pass += len(encoded.ids) - len(refused)
-            self.sample.add(encoded.ids)
+            not_written = {each.id for each in refused}
+            self.sample.add([point for point in encoded.ids if point not in not_written])
             done += page.size
             self._on_points("backfill", done, max(done, self.plan.lacking))
             if journal is not None:
@@ -115,7 +117,18 @@ class Passes:
         if not encoded.ids:
             return encoded, []
         refused = self.writer.write(self.plan.name, encoded.ids, encoded.codes, only_new=True)
+        if len(refused) == len(encoded.ids) > 1 and not self._any_code:
+            raise CsrError(
+                f"{self.plan.location} refused the codes of all of {len(refused)} points, and no "
+                f"other has one: {refused[0].reason}"
+            )
         return encoded, [BadPoint(*each) for each in refused]
+
+    @property
+    def _any_code(self) -> bool:
+        """Whether some point has a code: then refusals are the fault of the points refused."""
+        had_before = self.plan.lacking < self.plan.points
+        return had_before or bool(self.counts.written or self.counts.written_in_pass)
 
     # --- all codes ---------------------------------------------------------------------------
 

@@ -54,17 +54,10 @@ class CodeUpdates:
             self._condition = models.Filter(must_not=[having])
 
     def write(self, ids: Sequence[PointId], codes: SparseCodes) -> list[Refused]:
-        """Write the codes; return the points that the server refused by themselves.
-
-        Raises CsrError if it refused them all: then the fault is not theirs.
-        """
+        """Write the codes; return the points that the server refused by themselves."""
         refused: list[Refused] = []
         for request in self._requests(ids, codes):
             refused += self._send(request)
-        if len(refused) == len(ids) > 1:
-            raise CsrError(
-                f"the server refused the codes of all of {len(ids)} points: {refused[0].reason}"
-            )
         return refused
 
     def _requests(
