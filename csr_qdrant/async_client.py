@@ -32,6 +32,7 @@ class AsyncCsrQdrant:
         code_name: str = "csr",
         k: int | None = None,
         keep_dense: bool = True,
+        normalise: bool = False,
         embedder: Embedder | None = None,
         concurrency: int = 8,
     ) -> None:
@@ -48,6 +49,7 @@ class AsyncCsrQdrant:
             code_name=code_name,
             k=k,
             keep_dense=keep_dense,
+            normalise=normalise,
             embedder=embedder,
         )
         self._writes = asyncio.Semaphore(concurrency)

@@ -31,6 +31,7 @@ class CsrQdrant:
         code_name: str = "csr",
         k: int | None = None,
         keep_dense: bool = True,
+        normalise: bool = False,
         embedder: Embedder | None = None,
     ) -> None:
         """Wrap `client`; nothing is sent.
@@ -42,6 +43,8 @@ class CsrQdrant:
             code_name: vector name of the codes.
             k: active latents of the documents at most; None: the encoder's own.
             keep_dense: False for collections that hold codes alone: dense vectors aren't sent.
+            normalise: True encodes vectors at norm 1, which is how a collection that compares by
+                cosine keeps them, and what `csr attach` encodes there.
             embedder: makes vectors of queries that are texts.
         """
         self.client = client
@@ -51,6 +54,7 @@ class CsrQdrant:
             code_name=code_name,
             k=k,
             keep_dense=keep_dense,
+            normalise=normalise,
             embedder=embedder,
         )
 

@@ -30,6 +30,7 @@ class Coding:
     code_name: str = "csr"
     k: int | None = None  # active latents of the documents; None: the encoder's
     keep_dense: bool = True  # False: the collection holds codes alone, dense vectors aren't sent
+    normalise: bool = False  # encode vectors at norm 1, as a collection by cosine keeps them
     embedder: Embedder | None = None  # makes vectors of texts
 
     def __post_init__(self) -> None:
@@ -51,8 +52,12 @@ class Coding:
 
         Raises CsrError for a wrong dimension and RowError for NaN or infinity, with `name`.
         """
+        directed = np.asarray(dense.any(axis=1))
+        if self.normalise:
+            norms = np.linalg.norm(dense, axis=1, keepdims=True)
+            dense = np.divide(dense, norms, out=np.zeros_like(dense), where=norms > 0)
         raw = self.encoder.encode(dense, self.document_k if k is None else k, name=name)
-        return directed_codes(raw, np.asarray(dense.any(axis=1))).normalised()
+        return directed_codes(raw, directed).normalised()
 
 
 def coded_points(

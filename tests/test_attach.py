@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
+from csr_qdrant.client import CsrQdrant
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.collection import Collection
 from csr_qdrant.deployment.attach import AttachConfig, attach, attach_on, plan_attach
@@ -519,3 +520,23 @@ def test_writers_take_codes_of_points_that_are_gone() -> None:
         assert found == {0: None, 1: ([0], [1.0]), 2: ([2], [1.0])}
         writer.remove("csr", [1, 78])
         assert writer.count("text", "csr") == 2
+
+
+def test_an_application_writes_the_codes_that_attach_would(tmp_path: Path) -> None:
+    client = QdrantClient(":memory:")
+    size = models.VectorParams(size=8, distance=models.Distance.COSINE)
+    client.create_collection("docs", {"text": size})
+    random = np.random.default_rng(0)
+    encoder = replace(ENCODER, latent_bias=random.normal(size=H).astype(np.float32))
+    rows = 5 * vectors_of(40)
+    points = [models.PointStruct(id=i, vector={"text": v}) for i, v in enumerate(rows.tolist())]
+    client.upsert("docs", points[:20])
+    config = AttachConfig(vector="text")
+    attach_on(client, "docs", encoder, config)
+    docs = CsrQdrant(client, encoder, dense_name="text", normalise=True)
+    docs.upsert("docs", points[20:])
+    report = attach_on(client, "docs", encoder, config)
+    assert (report.written, report.rewritten, report.complete) == (0, 0, True)
+    # The same vectors, encoded as they are, have other codes.
+    CsrQdrant(client, encoder, dense_name="text").upsert("docs", points[20:])
+    assert attach_on(client, "docs", encoder, config).rewritten > 0
