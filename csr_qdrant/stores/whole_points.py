@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeGuard, TypeGuard
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores.base import Json, Schema
