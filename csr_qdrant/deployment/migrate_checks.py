@@ -1,0 +1,228 @@
+"""What a migration is going to do, and what is refused before anything is written."""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
+
+from csr_qdrant.deployment.attach_journal import KEY as ATTACH_KEY
+from csr_qdrant.deployment.migrate_config import MigrateConfig, MigratePlan
+from csr_qdrant.deployment.migrate_journal import KEY, stored_record
+from csr_qdrant.deployment.migrate_setup import dense_bytes, target_setup
+from csr_qdrant.encoder import Encoder
+from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.identity import Identity
+from csr_qdrant.stores.base import Datatype, Json, Schema
+from csr_qdrant.stores.layout import DenseVector, choose_dense
+from csr_qdrant.stores.whole_points import NewPlace, Setup, WholePoints
+
+T = TypeVar("T", bound=str)
+
+
+class Recorded(NamedTuple):
+    """What csr-qdrant recorded of a source."""
+
+    schema: Schema
+    identity: Identity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A plan with all that carrying it out takes."""
+
+    plan: MigratePlan
+    setup: Setup  # of the copy
+    schema: Schema  # of the copy
+    metadata: Json  # csr-qdrant's own, without the journal
+    exists: bool  # an earlier run has made the copy
+
+    @property
+    def settings(self) -> Json:
+        """What must be the same in every run of one migration."""
+        plan = self.plan
+        same = ("source", "vector", "keep", "name", "k", "datatype", "fingerprint")
+        return {key: getattr(plan, key) for key in same}
+
+
+def plan_migrate(
+    source: WholePoints, place: NewPlace, encoder: Encoder | None, config: MigrateConfig
+) -> MigratePlan:
+    """Return what migrating is going to do; nothing is written. Raises as `task_of` does."""
+    return task_of(source, place, encoder, config).plan
+
+
+def task_of(
+    source: WholePoints, place: NewPlace, encoder: Encoder | None, config: MigrateConfig
+) -> Task:
+    """Return the plan of a migration with what it takes; nothing is written.
+
+    Raises ConfigError or CsrError for everything that can be told beforehand: another encoder
+    than recorded, vectors of other dimensions, a name in use, a target that is not the unfinished
+    copy of this source, an alias that stands for something else.
+    """
+    if source.location == place.location:
+        raise ConfigError(f"{source.location} cannot be copied into itself: name another target")
+    recorded = _recorded(source, encoder)
+    dense = _dense(source, recorded, encoder, config)
+    known = None if recorded is None else recorded.schema
+    name = _same("the name", config.name, known.code_name if known else None, "csr")
+    identity = _identity(recorded, encoder, config)
+    datatype: Datatype = "f32"
+    datatype = _same("datatype", config.datatype, known.datatype if known else None, datatype)
+    _check_name(source, recorded, dense, name)
+    given = source.setup()
+    setup = target_setup(given, dense, name, datatype, config.keep)
+    exists = place.exists()
+    alias_from = None if config.alias is None else _check_alias(source, place, config.alias)
+    count = source.size()
+    server = tuple(key.removesuffix("_config") for key in given.server)
+    settings = ("hnsw", "quantization", "optimizers")
+    plan = MigratePlan(
+        source=source.location,
+        target=place.location,
+        vector=None if dense is None else dense.name,
+        keep=config.keep,
+        name=name,
+        k=identity.k,
+        datatype=datatype,
+        fingerprint=identity.fingerprint,
+        points=count,
+        dense=tuple(setup.vectors),
+        sparse=tuple(setup.sparse),
+        indexes=tuple(setup.indexes),
+        configured=(*(each for each in settings if getattr(setup, each)), *server),
+        left_out=(*given.left_out, *place.left_out(setup)),
+        dense_bytes=count * dense_bytes(setup),
+        alias=config.alias,
+        alias_from=alias_from,
+        phase=None,
+    )
+    own = {key: each for key, each in source.metadata().items() if key not in (KEY, ATTACH_KEY)}
+    task = Task(
+        plan=plan,
+        setup=setup,
+        schema=_schema(plan, recorded, dense, identity),
+        metadata={**(own if recorded else {}), **identity.to_metadata()},
+        exists=exists,
+    )
+    return replace(task, plan=replace(plan, phase=_phase(place, task))) if exists else task
+
+
+def _recorded(source: WholePoints, encoder: Encoder | None) -> Recorded | None:
+    schema = source.schema()
+    if schema is None:
+        return None
+    identity = Identity.from_metadata(source.metadata(), source.location)
+    if encoder is not None and identity.fingerprint != encoder.fingerprint:
+        raise CsrError(
+            f"{source.location} has codes of encoder {identity.fingerprint}, got "
+            f"{encoder.fingerprint}: use the first one"
+        )
+    return Recorded(schema, identity)
+
+
+def _dense(
+    source: WholePoints, recorded: Recorded | None, encoder: Encoder | None, config: MigrateConfig
+) -> DenseVector | None:
+    """Return the vector to encode; None if the source has codes and no such vector."""
+    wanted = config.vector
+    if recorded is not None:
+        known = recorded.schema.dense_name if recorded.schema.dense_dim is not None else None
+        if known is None:
+            if config.keep != "all" or wanted is not None:
+                raise ConfigError(
+                    f"{source.location} keeps no dense vectors beside its codes: leave out "
+                    "vector, drop-dense and rescore"
+                )
+            return None
+        wanted = _same("the dense vector", wanted, known, "")
+    if encoder is None:
+        raise ConfigError("an encoder is needed to make codes: give the one for these vectors")
+    dense = choose_dense(source.layout(), wanted, source.location)
+    if dense.dimension != encoder.d:
+        raise ConfigError(
+            f"the vectors of {source.location} have {dense.dimension} dimensions, but the encoder "
+            f"takes {encoder.d}: use an encoder that was trained on such vectors"
+        )
+    return dense
+
+
+def _same(what: str, given: T | None, recorded: T | None, default: T) -> T:
+    if given is not None and recorded is not None and given != recorded:
+        raise ConfigError(f"the source's codes have {what} {recorded!r}, got {given!r}: keep it")
+    return next(each for each in (given, recorded, default) if each is not None)
+
+
+def _identity(
+    recorded: Recorded | None, encoder: Encoder | None, config: MigrateConfig
+) -> Identity:
+    if recorded is None:
+        assert encoder is not None
+        return Identity.of(encoder, config.k, None)
+    if config.k is not None and config.k != recorded.identity.k:
+        raise ConfigError(
+            f"the source's codes have k = {recorded.identity.k}, got {config.k}: keep it"
+        )
+    return recorded.identity
+
+
+def _check_name(
+    source: WholePoints, recorded: Recorded | None, dense: DenseVector | None, name: str
+) -> None:
+    if not name:
+        raise ConfigError("codes need a vector name: sparse vectors cannot be unnamed")
+    layout = source.layout()
+    taken = name in layout.dense or name in layout.multi
+    if taken or (recorded is None and name in layout.sparse):
+        kind = "sparse vectors of another origin" if name in layout.sparse else "other vectors"
+        raise ConfigError(
+            f"{source.location} has {kind} under the name {name!r} already: choose another name "
+            "for the codes"
+        )
+
+
+def _check_alias(source: WholePoints, place: NewPlace, alias: str) -> str | None:
+    leads = place.alias(alias)
+    if leads not in (None, source.location, place.location):
+        raise ConfigError(
+            f"the alias {alias!r} stands for {leads}, not for {source.location}: choose another "
+            "one, or move it yourself"
+        )
+    return leads
+
+
+def _schema(
+    plan: MigratePlan, recorded: Recorded | None, dense: DenseVector | None, identity: Identity
+) -> Schema:
+    """Return the copy's schema: our own collections stay ours, others are attached ones."""
+    if recorded is not None and (dense is None or plan.keep != "none"):
+        return recorded.schema
+    kept = dense is not None and plan.keep != "none"
+    if recorded is not None and not recorded.schema.attached:
+        return replace(recorded.schema, dense_dim=None)
+    return Schema(
+        h=identity.h,
+        datatype=plan.datatype,
+        dense_dim=dense.dimension if dense is not None and kept else None,
+        code_name=plan.name,
+        dense_name=dense.name if dense is not None and kept else "",
+        attached=True,
+    )
+
+
+def _phase(place: NewPlace, task: Task) -> str:
+    """Return where an earlier run stopped; raises for a target that is anything else."""
+    opened = place.open()
+    try:
+        stored = stored_record(opened.metadata(), place.location)
+    finally:
+        opened.close()
+    if stored is None:
+        raise ConfigError(
+            f"{place.location} exists and is no copy that `csr migrate` made: choose another target"
+        )
+    for key, ours in task.settings.items():
+        if stored.get(key) != ours:
+            raise ConfigError(
+                f"{place.location} is a copy with {key} = {stored.get(key)!r}, got {ours!r}: go on "
+                "as it was begun, or choose another target"
+            )
+    return str(stored["phase"])

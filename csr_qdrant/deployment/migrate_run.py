@@ -1,0 +1,128 @@
+"""One run of a migration: from where an earlier one stopped to the end."""
+
+import time
+from contextlib import suppress
+from dataclasses import replace
+
+from csr_qdrant.deployment.attach_bad import BadPoints, bad_points
+from csr_qdrant.deployment.migrate_checks import Task
+from csr_qdrant.deployment.migrate_config import MigrateConfig, MigrateReport
+from csr_qdrant.deployment.migrate_journal import Journal
+from csr_qdrant.deployment.migrate_passes import Passes
+from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.stores.whole_points import NewPlace, WholePoints
+
+
+class Run:
+    """One run, from where an earlier one stopped to the end."""
+
+    def __init__(
+        self,
+        task: Task,
+        source: WholePoints,
+        target: WholePoints,
+        place: NewPlace,
+        config: MigrateConfig,
+        started: float,
+    ) -> None:
+        """Prepare the run; `started` is when it began, by `time.perf_counter`."""
+        self._task, self._source, self._target = task, source, target
+        self._place, self._config, self._started = place, config, started
+        self._journal = Journal.open(target, task.settings)
+
+    def carry_out(self, passes: Passes) -> MigrateReport:
+        """Copy, verify, move the alias; a copy that is in use is only looked at.
+
+        Raises CsrError for a copy that was in use and is not any more, and if the alias cannot be
+        moved.
+        """
+        alias = self._config.alias
+        in_use = self._place.aliases()
+        self._refuse(in_use)
+        bad = BadPoints(None) if in_use else self._write(passes)
+        copied = time.perf_counter()
+        if self._config.optimise and not in_use:
+            self._target.optimise()
+        optimised = time.perf_counter() - copied
+        report = self._report(passes, bad, copied - self._started, optimised)
+        return report if alias is None or in_use else self._swap(report, alias)
+
+    def _refuse(self, in_use: list[str]) -> None:
+        where, alias = self._place.location, self._config.alias
+        if in_use and alias is not None and alias not in in_use:
+            raise ConfigError(
+                f"{where} is in use as {', '.join(map(repr, in_use))}, so its points are not "
+                f"compared any more: move {alias!r} yourself"
+            )
+        if not in_use and self._journal.phase == "swapped":
+            raise CsrError(
+                f"{where} was in use under an alias and may hold points of its own: choose another "
+                "target, or set the alias back yourself"
+            )
+
+    def _write(self, passes: Passes) -> BadPoints:
+        journal, config = self._journal, self._config
+        self._target.ensure_indexes(self._task.setup.indexes)
+        try:
+            with bad_points(config.bad_rows) as bad:
+                if journal.phase == "copy":
+                    passes.copy(BadPoints(None) if config.verify else bad, journal)
+                if config.verify:
+                    journal.enter("verify")
+                    passes.verify(bad)
+                    passes.remove_gone()
+            journal.enter("done")
+            return bad
+        except BaseException:
+            with suppress(CsrError):  # what went wrong first is what the user must hear of
+                journal.write()
+            raise
+
+    def _report(
+        self, passes: Passes, bad: BadPoints, seconds: float, optimised: float
+    ) -> MigrateReport:
+        sampled, wrong = passes.check_sample()
+        counts, plan = passes.counts, self._task.plan
+        return MigrateReport(
+            plan=plan,
+            copied=counts.copied,
+            mended=counts.mended,
+            removed=counts.removed,
+            without_code=counts.without_code,
+            bad=bad.count,
+            refused=counts.refused,
+            bad_examples=tuple(bad.examples),
+            points=self._source.size(),
+            target_points=self._target.size(),
+            coded=self._target.size(plan.name),
+            sampled=sampled,
+            sampled_wrong=wrong,
+            unsettled=counts.unsettled,
+            swapped=plan.alias is not None and plan.alias in self._place.aliases(),
+            seconds=seconds,
+            optimise_seconds=optimised,
+        )
+
+    def _swap(self, report: MigrateReport, alias: str) -> MigrateReport:
+        """Move the alias, after a last look at where it leads and at what it is to lead to."""
+        where = self._place.location
+        if not report.complete or (report.points and not report.sampled):
+            raise CsrError(
+                f"the alias {alias!r} was not moved: {where} has {report.target_points:,} of "
+                f"{report.points:,} points, {report.refused:,} refused, {report.unsettled:,} "
+                f"changing, {report.sampled_wrong:,} of a sample of {report.sampled:,} wrong: run "
+                "it again with verify, once nobody writes to the source"
+            )
+        if not self._place.wait_ready(self._config.wait):
+            raise CsrError(
+                f"the alias {alias!r} was not moved: {where} is still building its indexes after "
+                f"{self._config.wait:.0f} s: run it again later"
+            )
+        leads = self._place.alias(alias)
+        if leads not in (None, self._source.location):
+            raise ConfigError(
+                f"the alias {alias!r} stands for {leads} by now and was not moved: see who did that"
+            )
+        self._place.swap(alias)
+        self._journal.enter("swapped")
+        return replace(report, swapped=True)
