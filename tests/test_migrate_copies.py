@@ -1,0 +1,77 @@
+"""Copies of collections that have codes, between engines."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from qdrant_client import QdrantClient
+
+from csr_qdrant.collection import Collection
+from csr_qdrant.deployment.migrate import migrate
+from csr_qdrant.deployment.migrate_config import MigrateConfig
+
+sys.path.insert(0, str(Path(__file__).parent))
+from attach_targets import ClientTarget, EdgeTarget, check_codes, encoder_of, vectors_of
+from attach_targets import without_codes as without
+
+ENCODER, N = encoder_of(), 150
+CONFIG = MigrateConfig(vector="text", batch=32)
+
+
+def source() -> ClientTarget:
+    made = ClientTarget(QdrantClient(":memory:"), "docs")
+    made.upsert(range(N), vectors_of(N))
+    return made
+
+
+def contents(client: QdrantClient, name: str) -> dict[Any, Any]:
+    other = ClientTarget.__new__(ClientTarget)
+    other.client, other.name = client, name
+    return other.contents()
+
+
+def check_same(found: dict[Any, Any], expected: dict[Any, Any]) -> None:
+    """Raise unless payloads and vectors agree; by cosine, vectors are brought to norm 1 again."""
+    assert found.keys() == expected.keys()
+    for point, (payload, vectors) in expected.items():
+        assert found[point][0] == payload and found[point][1].keys() == vectors.keys()
+        for name, values in vectors.items():
+            np.testing.assert_allclose(found[point][1][name], values, rtol=1e-5, atol=1e-6)
+
+
+def test_a_copy_on_the_server_has_codes_and_takes_the_alias() -> None:
+    made = source()
+    client, before = made.client, made.contents()
+    migrate((client, "docs"), (client, "new"), ENCODER, MigrateConfig(vector="text", alias="live"))
+    after = contents(client, "new")
+    check_codes(after, ENCODER)
+    assert made.contents() == before
+    check_same(without(after), before)
+    assert client.count("live").count == N
+    with Collection.open_on(client, "new", ENCODER) as docs:
+        assert len(docs.search(vectors_of(1)[0], limit=3, rescore=20)) == 3
+
+
+def test_from_the_server_to_a_folder_and_back(tmp_path: Path) -> None:
+    made = source()
+    migrate((made.client, "docs"), tmp_path / "docs", ENCODER, CONFIG)
+    migrate(tmp_path / "docs", (made.client, "back"), None, CONFIG)
+    after = contents(made.client, "back")
+    check_codes(after, ENCODER)
+    check_same(without(after), made.contents())
+
+
+def test_a_second_run_brings_the_copy_up_to_date(tmp_path: Path) -> None:
+    old = EdgeTarget(tmp_path / "old")
+    old.upsert(range(N), vectors_of(N))
+    migrate(tmp_path / "old", tmp_path / "new", ENCODER, CONFIG)
+    old.change([3], np.ones((1, 8), np.float32))
+    old.upsert([N], vectors_of(1, seed=9))
+    old.delete([5])
+    migrate(tmp_path / "old", tmp_path / "new", ENCODER, CONFIG)
+    copy = EdgeTarget.__new__(EdgeTarget)
+    copy.folder = tmp_path / "new" / "shard"
+    after = copy.contents()
+    check_codes(after, ENCODER)
+    check_same(without(after), old.contents())
