@@ -36,6 +36,12 @@ class ServerPoints(ServerCodeWriter):
     or away.
     """
 
+    @property
+    def threads(self) -> int:
+        """Some: each waits for answers most of the time; local mode bears only one."""
+        local = config.address(self._client) == "in local mode"
+        return 1 if local else super().threads
+
     def setup(self) -> Setup:
         """Return how the collection is configured."""
         return read_setup(self._info(), self.location)
