@@ -2,11 +2,14 @@
 
 import uuid
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from qdrant_client import models
+import qdrant_edge as engine
+from qdrant_client import QdrantClient, models
 
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.errors import CsrError
@@ -25,6 +28,8 @@ PAYLOADS: list[dict[str, Any]] = [
     {"n": 2**53 + 1, "parts": [{"kind": "a", "size": 9}], "day": "2023-12-31T23:00:00+02:00"},
 ]
 LAST = UUID
+SPARSE = models.SparseVectorParams()
+CODE = models.SparseVector(indices=[1], values=[1.0])
 SQUARE = [(0.0, 45.0), (20.0, 45.0), (20.0, 50.0), (0.0, 50.0), (0.0, 45.0)]
 
 
@@ -90,6 +95,7 @@ TABLE: list[tuple[str, dict[str, Any], list[int | str]]] = [
     ("ids", must({"has_id": [1, 3, 77, UUID]}), [1, 3, LAST]),
     ("ids in capitals", must({"has_id": [UUID.upper()]}), [LAST]),
     ("vector", must({"has_vector": "csr"}), [*IDS]),
+    ("unnamed vector", must({"has_vector": ""}), []),
     (
         "nested holds within one element",
         must(
@@ -175,6 +181,25 @@ def test_no_filter_counts_everything(store: Store) -> None:
         assert store.count(filter) == len(IDS)
 
 
+def test_points_with_an_unnamed_vector_are_found(tmp_path: Path) -> None:
+    having = must({"has_vector": ""})
+    with closing(QdrantClient(":memory:")) as client:
+        params = models.VectorParams(size=2, distance=models.Distance.DOT)
+        client.create_collection("c", params, sparse_vectors_config={"csr": SPARSE})
+        client.upsert("c", [models.PointStruct(id=0, vector=[1, 2])])
+        client.upsert("c", [models.PointStruct(id=1, vector={"csr": CODE})])
+        assert client.count("c", client_filter(having)).count == 1
+    dense = {"": engine.EdgeVectorParams(2, engine.Distance.Dot)}
+    (tmp_path / "shard").mkdir()
+    config = engine.EdgeConfig(dense, {"csr": engine.EdgeSparseVectorParams()})
+    shard = engine.EdgeShard.create(str(tmp_path / "shard"), config)
+    sparse = {"csr": engine.SparseVector(indices=[1], values=[1.0])}
+    points = [engine.Point(0, [1.0, 2.0], {}), engine.Point(1, sparse, {})]
+    shard.update(engine.UpdateOperation.upsert_points(points))
+    assert shard.count(engine.CountRequest(exact=True, filter=edge_filter(having))) == 1
+    shard.close()
+
+
 MALFORMED: list[tuple[Any, str]] = [
     ([], "filter needs an object"),
     ({"musst": []}, "filter does not know 'musst': it takes must, should, must_not, min_should"),
@@ -208,6 +233,7 @@ MALFORMED: list[tuple[Any, str]] = [
     (must({"has_id": 3}), "has_id needs a list of point ids"),
     (must({"has_id": ["doc-3"]}), "integers from 0 or UUIDs, got 'doc-3'"),
     (must({"has_id": [-1]}), "needs an integer in 0"),
+    (must({"has_vector": ["csr"]}), r"has_vector needs the name of a vector, got \['csr'\]"),
     (must({"is_empty": {"kye": "n"}}), "does not know 'kye'"),
     (must({"nested": {"key": "parts"}}), "key and filter"),
     (must({"nested": {"key": "parts", "filter": {"nust": []}}}), "does not know 'nust'"),

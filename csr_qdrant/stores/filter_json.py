@@ -203,6 +203,13 @@ def _nested(value: Any, where: str) -> Json:
     return {"key": key, "filter": _filter(parts["filter"], f"{where}.filter")}
 
 
+def _vector_name(value: Any, where: str) -> str:
+    """Return the name of a vector; the empty one is that of the unnamed vector."""
+    if not isinstance(value, str):
+        _refuse(where, "the name of a vector", value)
+    return value
+
+
 def _payload_field(value: Any, where: str) -> Json:
     return {"key": _text(_exactly(value, where, ("key",))["key"], f"{where}.key")}
 
@@ -254,7 +261,7 @@ _STANDALONE: dict[str, _Check] = {
     "is_empty": _payload_field,
     "is_null": _payload_field,
     "has_id": _has_id,
-    "has_vector": _text,
+    "has_vector": _vector_name,
     "nested": _nested,
 }
 _FIELD: dict[str, _Check] = {
