@@ -2,14 +2,11 @@
 
 import uuid
 from collections.abc import Callable
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import qdrant_edge as engine
-from qdrant_client import QdrantClient, models
+from qdrant_client import models
 
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.errors import CsrError
@@ -28,8 +25,6 @@ PAYLOADS: list[dict[str, Any]] = [
     {"n": 2**53 + 1, "parts": [{"kind": "a", "size": 9}], "day": "2023-12-31T23:00:00+02:00"},
 ]
 LAST = UUID
-SPARSE = models.SparseVectorParams()
-CODE = models.SparseVector(indices=[1], values=[1.0])
 SQUARE = [(0.0, 45.0), (20.0, 45.0), (20.0, 50.0), (0.0, 50.0), (0.0, 45.0)]
 
 
@@ -179,25 +174,6 @@ def test_no_filter_counts_everything(store: Store) -> None:
     for filter in empty:
         assert filter_json(filter) is None
         assert store.count(filter) == len(IDS)
-
-
-def test_points_with_an_unnamed_vector_are_found(tmp_path: Path) -> None:
-    having = must({"has_vector": ""})
-    with closing(QdrantClient(":memory:")) as client:
-        params = models.VectorParams(size=2, distance=models.Distance.DOT)
-        client.create_collection("c", params, sparse_vectors_config={"csr": SPARSE})
-        client.upsert("c", [models.PointStruct(id=0, vector=[1, 2])])
-        client.upsert("c", [models.PointStruct(id=1, vector={"csr": CODE})])
-        assert client.count("c", client_filter(having)).count == 1
-    dense = {"": engine.EdgeVectorParams(2, engine.Distance.Dot)}
-    (tmp_path / "shard").mkdir()
-    config = engine.EdgeConfig(dense, {"csr": engine.EdgeSparseVectorParams()})
-    shard = engine.EdgeShard.create(str(tmp_path / "shard"), config)
-    sparse = {"csr": engine.SparseVector(indices=[1], values=[1.0])}
-    points = [engine.Point(0, [1.0, 2.0], {}), engine.Point(1, sparse, {})]
-    shard.update(engine.UpdateOperation.upsert_points(points))
-    assert shard.count(engine.CountRequest(exact=True, filter=edge_filter(having))) == 1
-    shard.close()
 
 
 MALFORMED: list[tuple[Any, str]] = [
