@@ -19,7 +19,7 @@ def test_local_mode_finds_points_with_the_unnamed_vector() -> None:
             "c", dense, sparse_vectors_config={"csr": models.SparseVectorParams()}
         )
         code = models.SparseVector(indices=[1], values=[1.0])
-        client.upsert("c", [models.PointStruct(id=0, vector=[1, 2])])
+        client.upsert("c", [models.PointStruct(id=0, vector=[1.0, 2.0])])
         client.upsert("c", [models.PointStruct(id=1, vector={"csr": code})])
         assert client.count("c", client_filter(HAVING)).count == 1
 
