@@ -87,7 +87,7 @@ def _on_disk(path: Path, listed: Sequence[Listed], folder: Path) -> AnnotatedIma
     if not present:
         raise CsrError(
             f"none of the {len(listed)} images of {path} lies in {folder}"
-            + (f", such as {listed[0].places[0]}" if listed else "")
+            + (f", such as {listed[0].places[0][:200]}" if listed else "")
             + ": name the folder of the images"
         )
     return AnnotatedImages(
@@ -99,4 +99,7 @@ def _on_disk(path: Path, listed: Sequence[Listed], folder: Path) -> AnnotatedIma
 
 
 def _found(folder: Path, image: Listed) -> Path | None:
-    return next((folder / p for p in image.places if (folder / p).is_file()), None)
+    try:
+        return next((folder / p for p in image.places if (folder / p).is_file()), None)
+    except OSError:  # a name that is too long for any file
+        return None

@@ -9,6 +9,7 @@ from csr_qdrant.sources.images import ImageRow
 from csr_qdrant.sources.webdataset import Webdataset
 
 SHARDS = "nshards.txt"
+_DIGITS = 9  # of a number of shards, at most
 
 
 class CaptionedShards:
@@ -47,12 +48,23 @@ def open_shards(folder: Path, split: str = "test") -> CaptionedShards:
             place, sorted(place.glob("*.tar"), key=lambda shard: natural_key(shard.name))
         )
     text = counted.read_text("utf-8", errors="replace").strip()
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > _DIGITS:
         raise CsrError(f"{counted} must hold the number of shards, got {text[:20]!r}: mend it")
-    shards = [place / f"{number}.tar" for number in range(int(text))]
-    if lacking := [shard.name for shard in shards if not shard.is_file()]:
+    numbers = range(int(text))
+    there = _numbered(place)
+    # Looked for one by one: a list of all names could fill the memory, for any number may be given.
+    lacking = next((number for number in numbers if number not in there), None)
+    if lacking is not None:
+        missing = len(numbers) - sum(number in numbers for number in there)
         raise CsrError(
-            f"{place} lacks {len(lacking)} of the {len(shards)} shards that {SHARDS} counts, such "
-            f"as {lacking[0]}: download them"
+            f"{place} lacks {missing} of the {len(numbers)} shards that {SHARDS} counts, such as "
+            f"{lacking}.tar: download them"
         )
-    return CaptionedShards(place, shards)
+    return CaptionedShards(place, [place / f"{number}.tar" for number in numbers])
+
+
+def _numbered(place: Path) -> set[int]:
+    """Return the numbers of the shards that are there."""
+    names = [shard.stem for shard in place.glob("*.tar") if shard.is_file()]
+    numbers = [int(name) for name in names if name.isdecimal() and len(name) <= _DIGITS]
+    return {number for number in numbers if str(number) in names}

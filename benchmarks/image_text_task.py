@@ -18,6 +18,7 @@ from csr_qdrant.benchmarks.metrics import Rows
 from csr_qdrant.benchmarks.neighbours import Matrix
 from csr_qdrant.embedders.image_rows import ImageBatch
 from csr_qdrant.errors import CsrError
+from csr_qdrant.json_files import read_json
 from csr_qdrant.sources.files import reason
 from csr_qdrant.sources.images import ImageRow
 from csr_qdrant.sources.npy import map_npy
@@ -93,20 +94,21 @@ class ImageTextVectors:
 def load_vectors(folder: Path) -> ImageTextVectors:
     """Return the vectors in `folder`, memory-mapped; raises CsrError for what cannot be used."""
     images, captions, owners = (map_npy(folder / name) for name in (IMAGES, CAPTIONS, OWNERS))
-    info: Any = {}
+    info: dict[str, Any] = {}
+    skipped: list[str] = []
     if (folder / INFO).exists():
         try:
-            info = dict(json.loads((folder / INFO).read_text("utf-8")))
+            info = dict(read_json(folder / INFO))
+            skipped = [str(each) for each in info.pop("skipped", [])]
         except (OSError, ValueError, TypeError) as error:
             raise CsrError(f"{folder / INFO} cannot be read ({reason(error)}): mend it") from error
-    skipped = info.pop("skipped", [])
     info.pop("name", None)
     return ImageTextVectors(
         name=str(folder),
         images=images,
         captions=captions,
         image_of=owners,
-        skipped=[str(each) for each in skipped],
+        skipped=skipped,
         info=info,
     )
 

@@ -14,8 +14,6 @@ are memory-mapped. A `.npz` cannot be: it is unpacked once into a folder, if one
 mapped from there.
 """
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +27,9 @@ from csr_qdrant.benchmarks.metrics import Rows
 from csr_qdrant.benchmarks.neighbours import Matrix
 from csr_qdrant.errors import CsrError
 from csr_qdrant.sources import Source, as_memmap, open_source
-from csr_qdrant.sources.files import existing_file, reason
+from csr_qdrant.sources.files import existing_file, listed
 from csr_qdrant.sources.npy import map_npy
+from csr_qdrant.sources.npz import array_names, read_array
 
 DATA, LABEL = "data", "label"
 PARTS = ("gallery", "queries")
@@ -180,16 +179,11 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def _npz_labels(path: Path) -> npt.NDArray[Any]:
-    try:
-        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as arrays:
-            keys = list(arrays.files)
-            labels = arrays[LABEL] if LABEL in keys else None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise CsrError(f"{path} cannot be read as .npz ({reason(error)}): copy it anew") from error
+    keys, labels = array_names(path), read_array(path, LABEL)
     if labels is None or DATA not in keys:
         raise CsrError(
             f"{path} needs the arrays {DATA!r} and {LABEL!r}, got "
-            f"{', '.join(map(repr, keys)) or 'none'}: write it with "
+            f"{listed(map(repr, keys))}: write it with "
             f"np.savez(path, data=vectors, label=labels)"
         )
     return _labels(labels, f"{path} array {LABEL!r}")

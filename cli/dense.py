@@ -1,6 +1,5 @@
 """Vectors of any source in one array on disk, written so that a killed run goes on."""
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.lib import format as npy_format
 
 from csr_qdrant.atomic import write_json
 from csr_qdrant.errors import CsrError
+from csr_qdrant.json_files import read_json
 from csr_qdrant.sources import Source
 from csr_qdrant.sources.base import BLOCK_ROWS
 from csr_qdrant.sources.npy import map_npy
@@ -114,9 +114,9 @@ def _note(path: Path) -> Path:
 def _earlier_dimension(path: Path, origin: dict[str, Any]) -> int | None:
     """Return d of what an earlier run has begun, None if it was another source or embedder."""
     try:
-        note = json.loads(_note(path).read_text("utf-8"))
+        note = read_json(_note(path))
         dimension = int(note.pop("dimension"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
     return dimension if note == origin else None
 

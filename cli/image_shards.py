@@ -14,6 +14,7 @@ from csr_qdrant.atomic import replaced_file, write_json
 from csr_qdrant.embedders.image_rows import ImageBatch
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.ids import ID_KEY
+from csr_qdrant.json_files import read_json
 from csr_qdrant.sources.images import ImageRow
 from csr_qdrant.sources.npy import map_npy
 
@@ -137,7 +138,7 @@ class ImageShards:
 def _manifest(folder: Path) -> dict[str, Any] | None:
     """Return what an earlier run has recorded; None if it has got nowhere."""
     try:
-        content: Any = json.loads((folder / _MANIFEST).read_text("utf-8"))
+        content: Any = read_json(folder / _MANIFEST)
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) and content.get("version") == VERSION else None

@@ -121,7 +121,7 @@ def read_settings(path: Path | None, command: str, names: list[str]) -> dict[str
         return {}
     try:
         content = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{path} cannot be read as a TOML file: {reason}") from error
     own = content.pop(command, {})

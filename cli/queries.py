@@ -80,7 +80,7 @@ def _vector(line: str) -> npt.NDArray[np.float32] | None:
         numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in value)
         with np.errstate(over="ignore"):  # infinity is refused with the other vectors
             return np.array(value, np.float32) if value and numbers else None
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, RecursionError):
         return None
 
 

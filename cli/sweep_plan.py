@@ -1,7 +1,6 @@
 """What `csr train --sweep` is to do: its grid, its points, and whether a folder is theirs."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -12,6 +11,7 @@ from csr_qdrant.cli.output import plain
 from csr_qdrant.cli.training_data import TrainingData
 from csr_qdrant.cli.values import convert, inner_type
 from csr_qdrant.errors import ConfigError
+from csr_qdrant.json_files import read_json
 from csr_qdrant.trainer.config import TrainConfig
 
 FORMAT = "csr_qdrant.sweep/1"
@@ -213,8 +213,8 @@ def _earlier(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        value = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
+        value = read_json(path)
+    except ValueError as error:
         raise ConfigError(f"{path} is damaged ({error}): choose another name") from error
     return value if isinstance(value, dict) and value.get("format") == FORMAT else None
 

@@ -75,8 +75,8 @@ class CodesFile(Closing):
             raise CsrError(f"{self.path} holds no codes: make them with `SparseCodes.save`")
         try:
             version, h = (int(json.loads(header)[name]) for name in ("version", "h"))
-        except (ValueError, TypeError, KeyError) as error:
-            raise self._damaged(f"its header is {header!r}") from error
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            raise self._damaged(f"its header is {header[:80]!r}") from error
         if version != VERSION:
             raise CsrError(
                 f"{self.path} holds codes in format {version}, this release reads {VERSION}: "

@@ -53,7 +53,7 @@ class Identity:
                 k=int(stored["k"]),
                 embedder=stored["embedder"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CsrError(
                 f"the metadata of {location} are damaged ({error!r}): index into a new collection"
             ) from error

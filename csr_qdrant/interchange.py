@@ -19,10 +19,12 @@ from safetensors.numpy import load_file, save_file
 from csr_qdrant.atomic import replaced_folder
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import CsrError
+from csr_qdrant.json_files import read_json
 
 CONFIG, WEIGHTS, INFO = "config.json", "model.safetensors", "csr.json"
 MODULES, PICKLE = "modules.json", "pytorch_model.bin"  # that sentence-transformers may write
 FORMAT_VERSION = 1
+MAX_NAME = 60  # characters, of a folder within a pipeline: no more than a file name may take
 REQUIRED = ("decoder.linear.weight", "latent_bias", "pre_bias")
 STEPS = "stats_last_nonzero"
 _PLAIN_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8"}
@@ -56,7 +58,7 @@ def load_encoder(folder: Path) -> Encoder:
     info = _read_info(module / INFO)
     try:
         encoder = _assembled(config, tensors, info)
-    except (CsrError, TypeError, ValueError) as error:
+    except (CsrError, TypeError, ValueError, OverflowError) as error:
         raise CsrError(f"{module} is damaged: {error}; copy it anew or train again") from error
     if (encoder.d, encoder.h) != (config.get("input_dim"), config.get("hidden_dim")):
         raise CsrError(
@@ -127,6 +129,8 @@ def module_folder(folder: Path) -> Path:
         raise CsrError(f"{folder} is a pipeline without a SparseAutoEncoder: it makes no CSR codes")
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise CsrError(f"{modules} names {path!r}, outside of its folder: get it from its makers")
+    if len(path) > MAX_NAME or not path.isprintable():
+        raise CsrError(f"{modules} names {path[:80]!r}, which is no name of a folder: copy it anew")
     return folder / path
 
 
@@ -171,8 +175,8 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return read_json(path)
+    except (OSError, ValueError) as error:
         raise CsrError(f"{path} is damaged ({error}): copy it anew or train again") from error
 
 

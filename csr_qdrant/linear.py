@@ -22,12 +22,24 @@ from safetensors.numpy import load_file, save_file
 
 from csr_qdrant.atomic import replaced_folder
 from csr_qdrant.errors import ConfigError, CsrError, RowError
+from csr_qdrant.json_files import read_json
 
 F32 = npt.NDArray[np.float32]
 
 DESCRIPTION, WEIGHTS = "linear.json", "linear.safetensors"
 KIND, FORMAT_VERSION = "linear adapter", 1
 WRITER = "csr train --method mrl"
+# What reading raises where a file holds anything else; AttributeError: of types that numpy lacks.
+_DAMAGED = (
+    CsrError,
+    OSError,
+    SafetensorError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+)
 BLOCK_BYTES = 16 << 20  # of rows as float32 that are held at once, beside the result
 
 
@@ -160,7 +172,7 @@ class LinearAdapter:
                 raise CsrError(f"{WEIGHTS} must hold matrix and perhaps mean, got {sorted(arrays)}")
             dims, info = tuple(described["dims"]), dict(described["info"])
             adapter = cls(**arrays, dims=dims, info=info)
-        except (CsrError, OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        except _DAMAGED as error:
             raise CsrError(f"{folder} is damaged ({error}): copy it anew or train again") from error
         for key, value in (("d", adapter.d), ("fingerprint", adapter.fingerprint)):
             if described.get(key) != value:
@@ -204,8 +216,8 @@ def _require_files(folder: Path) -> None:
 
 def _description(path: Path) -> dict[str, Any]:
     try:
-        described = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        described = read_json(path)
+    except (OSError, ValueError) as error:
         raise CsrError(f"{path} is damaged ({error}): copy it anew or train again") from error
     if not isinstance(described, dict) or described.get("kind") != KIND:
         raise CsrError(f"{path} describes no linear adapter: give the folder that `{WRITER}` wrote")

@@ -163,7 +163,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "pickles": (
         lambda f: np.savez(f / "x.npz", data=VECTORS, label=np.array([{}] * 90)),
-        "x.npz cannot be read as .npz .*allow_pickle",
+        "x.npz array .label. holds pickled Python objects, which are never loaded",
     ),
     "lengths": (
         lambda f: _npz(f / "x.npz", label=LABELS[1:]),

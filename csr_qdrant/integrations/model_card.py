@@ -7,9 +7,10 @@ from typing import Any, TypeGuard
 from csr_qdrant.encoder import Encoder
 
 TAGS = ("csr", "sparse", "sparse-encoder", "qdrant", "arxiv:2503.01776")
+_LARGEST = 2.0**63  # figures beyond it, and integers that no float holds, are none
 # Key in a validation, heading, and how to write it.
 COLUMNS = (
-    ("k", "k", "{:d}"),
+    ("k", "k", "{:.0f}"),
     ("recall", "recall@10", "{:.3f}"),
     ("fvu", "unexplained variance", "{:.4f}"),
     ("postings", "postings/query (of N)", "{:.3f}"),
@@ -76,7 +77,8 @@ def _description(encoder: Encoder, repo: str) -> list[str]:
 def _measured(encoder: Encoder) -> list[str]:
     validations = encoder.info.get("validations") or []
     last = _mapping(validations[-1]) if isinstance(validations, list) and validations else {}
-    rows = [row for row in last.get("at") or [] if isinstance(row, Mapping)]
+    at = last.get("at")
+    rows = [row for row in at if isinstance(row, Mapping)] if isinstance(at, list) else []
     heading = ["## Measured", ""]
     if not rows:
         return [*heading, "Nothing was recorded in this encoder.", ""]
@@ -108,7 +110,9 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < _LARGEST
 
 
 def _word(value: Any) -> str:

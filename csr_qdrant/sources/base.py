@@ -8,10 +8,21 @@ import numpy as np
 import numpy.typing as npt
 
 from csr_qdrant.codes import SparseCodes
+from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import ExternalId
 
 # Rows a block where whole sources are worked through, by kind; texts take longest.
 BLOCK_ROWS = {"vectors": 4096, "codes": 2048, "texts": 256}
+
+# Qdrant takes dense vectors of no more. A hostile file could claim any, and fill the memory.
+MAX_DIMENSION = 65_536
+
+
+def too_wide(dimension: int, name: str) -> CsrError:
+    """Return the error for vectors of more than `MAX_DIMENSION` dimensions."""
+    return CsrError(
+        f"{name} has {dimension:,} dimensions, Qdrant takes up to {MAX_DIMENSION:,}: check the file"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.ids import ExternalId
+from csr_qdrant.sources.files import listed
 from csr_qdrant.sources.lines import read_json_lines, read_lines
 from csr_qdrant.sources.npy import map_npy
 from csr_qdrant.sources.options import ID_FIELDS, SourceOptions
-from csr_qdrant.sources.values import check_unique, row_id, row_ids, row_payload
+from csr_qdrant.sources.values import Held, check_unique, row_id, row_ids, row_payload
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -85,7 +86,7 @@ def _line_ids(path: Path, start: int) -> Iterator[ExternalId]:
 
 
 def _json_ids(path: Path, start: int, field: str | None) -> Iterator[ExternalId]:
-    for number, value in read_json_lines(path, start):
+    for number, value, _ in read_json_lines(path, start):
         where = f"{path} line {number}"
         yield row_id(_field_of(value, field, where) if isinstance(value, dict) else value, where)
 
@@ -94,7 +95,7 @@ def _field_of(row: dict[str, Any], field: str | None, where: str) -> Any:
     for name in ID_FIELDS if field is None else (field,):
         if name in row:
             return row[name]
-    raise CsrError(f"{where} has no id (fields found: {', '.join(row)}): name the id field")
+    raise CsrError(f"{where} has no id (fields found: {listed(row)}): name the id field")
 
 
 def payload_file(path: Path, options: SourceOptions) -> Column[Mapping[str, Any]]:
@@ -108,7 +109,9 @@ def payload_file(path: Path, options: SourceOptions) -> Column[Mapping[str, Any]
     id_names = ID_FIELDS if options.id_field is None else (options.id_field,)
 
     def read(start: int) -> Iterator[Mapping[str, Any]]:
-        for number, row in read_json_lines(path, start):
+        held = Held(str(path), "vectors")
+        for number, row, size in read_json_lines(path, start):
+            held.add(size)
             where = f"{path} line {number}"
             if not isinstance(row, dict):
                 raise CsrError(f"{where} must hold a JSON object, got {type(row).__name__}")
@@ -151,7 +154,7 @@ def values_of(values: npt.NDArray[Any], name: str) -> list[Any]:
     try:
         plain = values.tolist()
         return [item.decode() for item in plain] if values.dtype.kind == "S" else plain
-    except ValueError as error:  # of which UnicodeDecodeError is one
+    except (ValueError, SystemError) as error:  # no UTF-8, and no characters at all
         raise CsrError(f"{name} holds what is no text ({error}): save it anew") from None
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from csr_qdrant.errors import CsrError
+from csr_qdrant.sources.files import listed
 from csr_qdrant.sources.options import (
     ID_FIELDS,
     ROW_NUMBER,
@@ -79,5 +80,4 @@ def _one_of(found: Sequence[str], usual: Sequence[str], chosen: str | None) -> s
 
 
 def _missing(name: str, kind: str, wanted: str, found: Sequence[str], hint: str) -> CsrError:
-    fields = ", ".join(map(str, found)) or "none"
-    return CsrError(f"{name} has no {kind} field {wanted!r} (found: {fields}): {hint}")
+    return CsrError(f"{name} has no {kind} field {wanted!r} (found: {listed(found)}): {hint}")

@@ -1,8 +1,9 @@
 """The files behind a source: they exist, hold something, and have not changed since."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.sources.base import Block
 
 _REASON_LENGTH = 200
+_NAMES, _NAME_LENGTH = 30, 60  # of what a file holds, in messages
 
 Range = tuple[int, int]  # first row, row after the last
 
@@ -20,6 +22,12 @@ def reason(error: Exception) -> str:
     """Return the first line of an error of another library, cut to what a sentence can hold."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0] if len(lines[0]) <= _REASON_LENGTH else lines[0][:_REASON_LENGTH] + "…"
+
+
+def listed(names: Iterable[Any]) -> str:
+    """Return names as they can stand in a sentence: on one line, the first few, none too long."""
+    shown = [" ".join(str(name).split())[:_NAME_LENGTH] for name in islice(names, _NAMES + 1)]
+    return ", ".join(shown[:_NAMES]) + (", …" if len(shown) > _NAMES else "") or "none"
 
 
 def existing_file(path: Path) -> Path:

@@ -6,12 +6,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 from csr_qdrant.errors import CsrError
 from csr_qdrant.sources.files import reason
 
-MAX_LINE_BYTES = 64 * 2**20  # a longer line is not a row, and would fill the memory
+MAX_LINE_BYTES = 16 * 2**20  # a longer line is not a row, and would fill the memory
+_CONTAINER_BYTES = 64  # of an empty list or object: the only values far larger than their text
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -53,15 +54,25 @@ def _decoded(raw: bytes, path: Path, number: int) -> str:
         ) from None
 
 
-def read_json_lines(path: Path, skip: int = 0) -> Iterator[tuple[int, Any]]:
-    """Yield (line number from 1, JSON value) of every line that is not blank, less `skip`."""
+class JsonLine(NamedTuple):
+    """A line of a file of JSON lines."""
+
+    number: int  # from 1
+    value: Any
+    size: int  # what the value takes in memory, roughly, in bytes
+
+
+def read_json_lines(path: Path, skip: int = 0) -> Iterator[JsonLine]:
+    """Yield every line that is not blank, less the first `skip`."""
     for number, line in read_lines(path):
         if line.isspace():
             continue
         if skip:
             skip -= 1
             continue
-        yield number, parse_json(line, f"{path} line {number}")
+        containers = line.count("[") + line.count("{")
+        value = parse_json(line, f"{path} line {number}")
+        yield JsonLine(number, value, len(line) + _CONTAINER_BYTES * containers)
 
 
 def parse_json(text: str, where: str) -> Any:

@@ -23,13 +23,14 @@ from csr_qdrant.sources.columns import (
     chunk_rows,
     values_of,
 )
-from csr_qdrant.sources.files import Files, FileSource, Range, reason
+from csr_qdrant.sources.files import Files, FileSource, Range, listed, reason
 from csr_qdrant.sources.npy import Header, check_matrix, read_header
 from csr_qdrant.sources.options import SourceOptions
 from csr_qdrant.sources.values import row_ids, row_payload
 
 VECTOR_KEYS = ("vectors", "embeddings", "data")
 ID_KEY = "ids"
+MAX_ARRAY_BYTES = 2**30  # of an array that is read whole
 
 
 def open_npz(path: Path, options: SourceOptions) -> FileSource:
@@ -63,7 +64,7 @@ class _Member:
     def opened(self, row: int) -> Iterator[IO[bytes]]:
         """Open the array's bytes at the given row."""
         row_bytes = self.header.end - self.header.offset
-        row_bytes //= max(self.header.shape[0], 1)
+        row_bytes //= max((1, *self.header.shape[:1]))
         with _archive(self.path) as archive, archive.open(f"{self.key}.npy") as file:
             file.seek(self.header.offset + row * row_bytes)
             yield file
@@ -76,6 +77,34 @@ class _Member:
         if len(raw) < size:
             raise CsrError(f"{self.name} is truncated: write the file anew")
         return np.frombuffer(raw, self.header.dtype).reshape(shape)
+
+
+def read_array(path: Path, key: str) -> npt.NDArray[Any] | None:
+    """Return one array of the file, None if there is none called `key`.
+
+    Raises CsrError for pickled objects, and for more than `MAX_ARRAY_BYTES`: compressed, any size
+    may be claimed by a small file.
+    """
+    member = _members(path).get(key)
+    if member is None:
+        return None
+    member.header.refuse_objects(member.name)
+    size = member.header.end - member.header.offset
+    if size > MAX_ARRAY_BYTES:
+        raise CsrError(
+            f"{member.name} takes {size:,} bytes, above {MAX_ARRAY_BYTES:,}: save it as a .npy file"
+        )
+    with member.opened(0) as file:
+        raw = file.read(size)
+    if len(raw) < size:
+        raise CsrError(f"{member.name} is truncated: write the file anew")
+    values = np.frombuffer(raw, member.header.dtype)
+    return values.reshape(member.header.shape, order="F" if member.header.fortran else "C")
+
+
+def array_names(path: Path) -> list[str]:
+    """Return the names of the arrays in the file."""
+    return list(_members(path))
 
 
 @contextmanager
@@ -123,7 +152,7 @@ def _vectors_member(path: Path, members: Mapping[str, _Member], field: str | Non
     if member is None:
         raise CsrError(
             f"{path} has no array {' or '.join(map(repr, keys))} "
-            f"(found: {', '.join(members) or 'none'}): name the vector field"
+            f"(found: {listed(members)}): name the vector field"
         )
     check_matrix(member.header.shape, member.header.dtype, member.name)
     return member
@@ -135,7 +164,7 @@ def _ids_member(
     member = _chosen(members, (field or ID_KEY,))
     if member is None and field is not None:
         raise CsrError(
-            f"{path} has no array {field!r} (found: {', '.join(members)}): name the id field"
+            f"{path} has no array {field!r} (found: {listed(members)}): name the id field"
         )
     if member is None:
         return None
@@ -168,7 +197,7 @@ def _payload_members(
             columns[key] = _payload_member(members[key])
         elif options.payload_fields is not None:
             raise CsrError(
-                f"{key!r} is no column of {rows} values (arrays found: {', '.join(members)}): "
+                f"{key!r} is no column of {rows} values (arrays found: {listed(members)}): "
                 "drop it from the payload fields"
             )
     if not columns:

@@ -78,3 +78,4 @@ _OPENERS = {
     ".csv.gz": open_csv,
     ".safetensors": open_codes,
 }
+SUFFIXES = tuple(_OPENERS)  # of the names of files that `open_source` takes

@@ -1,6 +1,5 @@
 """Relevance files: `query-id, doc-id, score`, separated by tabs."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import numpy.typing as npt
 from csr_qdrant.errors import CsrError
 from csr_qdrant.sources.files import existing_file
 from csr_qdrant.sources.lines import read_lines
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ def read_pairs(path: str | Path) -> Pairs:
         score = _score(cells[2])
         if score is None and number == 1:  # the header
             continue
-        if score is None or not math.isfinite(score):
+        if score is None or not abs(score) <= _LARGEST:  # NaN neither
             raise CsrError(f"{path} line {number} must end with a number, got {cells[2][:80]!r}")
         query_ids.append(cells[0])
         doc_ids.append(cells[1])

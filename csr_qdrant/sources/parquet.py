@@ -12,9 +12,9 @@ import numpy.typing as npt
 from csr_qdrant.errors import CsrError, MissingExtraError
 from csr_qdrant.ids import ExternalId
 from csr_qdrant.sources.arrays import as_float32
-from csr_qdrant.sources.base import Block
+from csr_qdrant.sources.base import MAX_DIMENSION, Block, too_wide
 from csr_qdrant.sources.fields import Fields
-from csr_qdrant.sources.files import Files, FileSource, Range, block_ranges, reason
+from csr_qdrant.sources.files import Files, FileSource, Range, block_ranges, listed, reason
 from csr_qdrant.sources.options import TEXT_FIELD, TITLE_FIELD, SourceOptions
 from csr_qdrant.sources.values import check_unique, row_ids, row_payload
 
@@ -68,7 +68,7 @@ def _fields(path: Path, schema: Any, options: SourceOptions) -> Fields:
     missing = fields.missing_payload(names)
     if missing:
         raise CsrError(
-            f"{path} has no column {missing[0]!r} (found: {', '.join(names)}): "
+            f"{path} has no column {missing[0]!r} (found: {listed(names)}): "
             "drop it from the payload fields"
         )
     return fields
@@ -157,6 +157,8 @@ class _Table:
         dimension = int(lengths[0]) if dimension is None else dimension
         if not dimension:
             raise CsrError(f"{where} {first} is empty: every row needs a vector")
+        if dimension > MAX_DIMENSION:
+            raise too_wide(dimension, f"{where} {first}")
         odd = lengths != dimension
         if odd.any():
             row = int(np.argmax(odd))

@@ -14,10 +14,10 @@ from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import ExternalId
 from csr_qdrant.sources.base import Block
 from csr_qdrant.sources.fields import Fields
-from csr_qdrant.sources.files import Files, FileSource, Range, reason
+from csr_qdrant.sources.files import Files, FileSource, Range, listed, reason
 from csr_qdrant.sources.lines import MAX_LINE_BYTES, parse_json, read_json_lines, read_lines
 from csr_qdrant.sources.options import SourceOptions
-from csr_qdrant.sources.values import check_unique, row_id, row_payload, row_vector, take
+from csr_qdrant.sources.values import Held, check_unique, row_id, row_payload, row_vector, take
 
 
 class Record(NamedTuple):
@@ -25,7 +25,10 @@ class Record(NamedTuple):
 
     where: str
     fields: dict[str, Any]
+    size: int  # what the row takes in memory, roughly, in bytes
 
+
+_NUMBER_BYTES = 25  # that a number takes as text at most: vectors are not held in that form
 
 Reader = Callable[[int], Iterator[Record]]  # from row number
 
@@ -93,7 +96,7 @@ class _Table:
             if not missing:
                 return
         raise CsrError(
-            f"{self.name} has no field {sorted(missing)[0]!r} (found: {', '.join(found)}): "
+            f"{self.name} has no field {sorted(missing)[0]!r} (found: {listed(found)}): "
             "drop it from the payload fields"
         )
 
@@ -112,13 +115,15 @@ class _Table:
 
     def _rows(self, start: int) -> Iterator[_Row]:
         dimension = None
+        held = Held(self.name, self.fields.kind)
         for number, record in enumerate(self.read(start), start):
             row = self._parsed(record, number, dimension)
             dimension = None if row.vector is None else len(row.vector)
+            held.add(max(0, record.size - _NUMBER_BYTES * (dimension or 0)))
             yield row
 
     def _parsed(self, record: Record, number: int, dimension: int | None) -> _Row:
-        where, row = record
+        where, row, _ = record
         fields, vector, text = self.fields, None, None
         external: Any = number if fields.id is None else _field(record, fields.id)
         if self.text_ids and type(external) is int:
@@ -135,7 +140,7 @@ class _Table:
 def _field(record: Record, name: str) -> Any:
     if name not in record.fields:
         raise CsrError(
-            f"{record.where} has no field {name!r} (found: {', '.join(record.fields) or 'none'}): "
+            f"{record.where} has no field {name!r} (found: {listed(record.fields)}): "
             "every row needs it"
         )
     return record.fields[name]
@@ -143,29 +148,53 @@ def _field(record: Record, name: str) -> Any:
 
 def read_jsonl(path: Path, start: int) -> Iterator[Record]:
     """Yield the objects of a file of JSON lines from row `start` on."""
-    for number, value in read_json_lines(path, start):
+    for number, value, size in read_json_lines(path, start):
         where = f"{path} line {number}"
         if not isinstance(value, dict):
             raise CsrError(f"{where} must hold a JSON object, got {type(value).__name__}")
-        yield Record(where, value)
+        yield Record(where, value, size)
 
 
 def read_csv(path: Path, options: SourceOptions, start: int) -> Iterator[Record]:
     """Yield the rows of a CSV file from row `start` on; cells of the vector field are parsed."""
     # The limit is the process's; the default of 128 KiB is less than one long vector or text.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
-    reader = csv.reader((line for _, line in read_lines(path)), strict=True)
+    lines = _RowLines(path)
+    reader = csv.reader(lines, strict=True)
     try:
         header = _header(path, next(reader, []))
         vector = Fields.resolved(header, options, str(path)).vector
-        rows = (cells for cells in reader if cells)
-        for number, cells in enumerate(rows):
+        for number, cells in enumerate(lines.rows(reader)):
             if number >= start:
                 yield _csv_record(f"{path} line {reader.line_num}", header, cells, vector)
     except csv.Error as error:
         raise CsrError(
             f"{path} line {reader.line_num} is not valid CSV ({reason(error)}): correct it"
         ) from None
+
+
+class _RowLines(Iterator[str]):
+    """The lines of a CSV file; a row of many, which quoted cells may be, is bounded in length."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lines, self._length = path, read_lines(path), 0
+
+    def __next__(self) -> str:
+        number, line = next(self._lines)
+        self._length += len(line)
+        if self._length > MAX_LINE_BYTES:
+            raise CsrError(
+                f"{self._path} line {number} goes on with a row that is longer than "
+                f"{MAX_LINE_BYTES >> 20} MiB: is a quote never closed?"
+            )
+        return line
+
+    def rows(self, reader: Iterator[list[str]]) -> Iterator[list[str]]:
+        """Yield the rows of `reader` that are not empty."""
+        for cells in reader:
+            self._length = 0
+            if cells:
+                yield cells
 
 
 def _header(path: Path, names: list[str]) -> list[str]:
@@ -181,4 +210,4 @@ def _csv_record(where: str, header: list[str], cells: list[str], vector: str | N
     row: dict[str, Any] = dict(zip(header, cells, strict=True))
     if vector is not None:
         row[vector] = parse_json(row[vector], f"{where} field {vector!r}")
-    return Record(where, row)
+    return Record(where, row, sum(map(len, cells)))

@@ -14,9 +14,11 @@ import numpy.typing as npt
 
 from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import ID_KEY, ExternalId, normalise_id
+from csr_qdrant.sources.base import BLOCK_ROWS, MAX_DIMENSION, too_wide
 
 T = TypeVar("T")
 
+MAX_BLOCK_BYTES = 256 * 2**20  # of the texts and payloads of as many rows as make a block
 _SUSPECTS_A_PASS = 100_000  # bounds the memory of the second check
 
 
@@ -104,6 +106,8 @@ def row_vector(value: Any, where: str, dimension: int | None) -> npt.NDArray[np.
             f"{where} has {len(value)} numbers where the rows before have {dimension}: "
             "all vectors need the same dimension"
         )
+    if len(value) > MAX_DIMENSION:
+        raise too_wide(len(value), where)
     if not set(map(type, value)) <= {float, int}:  # bool, an int too, is no number here
         raise CsrError(f"{where} must hold numbers only, got {_shown(value)}: correct that row")
     try:
@@ -150,6 +154,30 @@ def _compare(name: str, ids: Iterable[ExternalId], suspects: set[int]) -> None:
                 "(counted from 0): give each row an id of its own"
             )
         seen[external] = row
+
+
+class Held:
+    """Adds up what the rows of a block hold, for texts and payloads may be of any size.
+
+    Compressed, a file of a few megabytes could otherwise make blocks that fill the memory.
+    """
+
+    def __init__(self, name: str, kind: str) -> None:
+        """Take what to call the rows in messages, and the kind of their source."""
+        self._name, self._rows = name, BLOCK_ROWS[kind]
+        self._row = self._bytes = 0
+
+    def add(self, size: int) -> None:
+        """Note a row of `size` bytes; raises CsrError where a block of rows holds too much."""
+        if self._row % self._rows == 0:
+            self._bytes = 0
+        self._row += 1
+        self._bytes += size
+        if self._bytes > MAX_BLOCK_BYTES:
+            raise CsrError(
+                f"{self._name} holds more than {MAX_BLOCK_BYTES >> 20} MiB of texts and payload in "
+                f"{self._rows} rows: keep large fields elsewhere"
+            )
 
 
 def take(rows: Iterator[T], count: int, name: str) -> list[T]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 from csr_qdrant.errors import CsrError
 from csr_qdrant.images import MAX_BYTES, is_image_name
@@ -87,10 +87,27 @@ class _Shard:
 def _opened(path: Path) -> Iterator[tarfile.TarFile]:
     try:
         # Without "|": headers are found by seeking, so that content is read only where it is used.
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with (
+            path.open("rb") as file,
+            tarfile.open(fileobj=cast(IO[bytes], _Bounded(file)), mode="r:") as tar,
+        ):
             yield tar
-    except (OSError, EOFError, ValueError, OverflowError, tarfile.TarError) as error:
+    except CsrError:
+        raise
+    except Exception as error:  # hostile headers also end in IndexError and RecursionError
         raise _damaged(path, reason(error)) from error
+
+
+class _Bounded:
+    """A file that gives no more at once than one picture may take: long names are read whole."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.seek, self.tell, self._read = file.seek, file.tell, file.read
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= MAX_BYTES:
+            raise ValueError(f"a header claims {size:,} bytes")
+        return self._read(size)
 
 
 def _damaged(path: Path, why: str) -> CsrError:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from csr_qdrant.atomic import write_json
 from csr_qdrant.errors import CsrError
+from csr_qdrant.json_files import read_json
 from csr_qdrant.stores.base import Json, Schema
 
 FORMAT = 1
@@ -32,14 +33,14 @@ def read_description(folder: Path) -> tuple[Schema, Json]:
     if not path.is_file():
         raise CsrError(f"{folder} is not a collection: it has no {DESCRIPTION}")
     try:
-        description = json.loads(path.read_text("utf-8"))
+        description = read_json(path)
         if description["format"] > FORMAT:
             raise CsrError(
                 f"{folder} has collection format {description['format']}, this version reads up "
                 f"to {FORMAT}: upgrade csr-qdrant"
             )
         return Schema(**description["schema"]), dict(description["metadata"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CsrError(f"{path} is damaged ({error}): restore it or index again") from error
 
 

@@ -1,6 +1,5 @@
 """Reads any collection of Qdrant Edge: a folder of csr-qdrant's own, or one with a bare shard."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -12,12 +11,16 @@ import qdrant_edge as engine
 from csr_qdrant.closing import Closing
 from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import PointId
+from csr_qdrant.json_files import read_json
 from csr_qdrant.stores.checks import check_point_id
 from csr_qdrant.stores.edge_folder import any_shard_folder, plain_errors
 from csr_qdrant.stores.edge_points import known_ids
 from csr_qdrant.stores.layout import DenseVector, Layout
 from csr_qdrant.stores.reading import ReadPoint, ScoredId, read_point
 from csr_qdrant.stores.records import plain_id
+
+# What reading another's description raises where it holds anything else.
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, StopIteration)
 
 
 class EdgeReader(Closing):
@@ -145,14 +148,14 @@ def read_layout(folder: Path, shard: Path) -> Layout:
     """
     try:
         if (shard / "edge_config.json").is_file():
-            described = json.loads((shard / "edge_config.json").read_text("utf-8"))
+            described = read_json(shard / "edge_config.json")
             dense, sparse = described.get("vectors") or {}, described.get("sparse_vectors") or {}
         else:  # a server's snapshot that no one has opened yet
             segment = next((shard / "segments").glob("*/segment.json"))
-            described = json.loads(segment.read_text("utf-8"))["config"]
+            described = read_json(segment)["config"]
             dense, sparse = described["vector_data"], described.get("sparse_vector_data") or {}
         return _layout_of(dense, sparse)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+    except (OSError, *_DAMAGED) as error:
         raise CsrError(
             f"cannot tell which vectors {folder} holds ({type(error).__name__}: {error}): "
             "it is damaged, or not a collection of Qdrant Edge"

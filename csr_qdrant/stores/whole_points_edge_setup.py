@@ -1,6 +1,5 @@
 """The set-up of a collection of Qdrant Edge, to and from the JSON forms of the REST interface."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import qdrant_edge as engine
 
 from csr_qdrant.errors import CsrError
+from csr_qdrant.json_files import read_json
 from csr_qdrant.stores.base import Json
 from csr_qdrant.stores.whole_points import Setup
 
@@ -56,7 +56,7 @@ def read_setup(shard_folder: Path, schema: Mapping[str, Any], metadata: Json) ->
     Raises CsrError if its own description cannot be read.
     """
     try:
-        described = json.loads((shard_folder / "edge_config.json").read_text("utf-8"))
+        described = read_json(shard_folder / "edge_config.json")
         sparse = described.get("sparse_vectors") or {}
         indexes, left_out = _read_indexes(schema)
         return Setup(
