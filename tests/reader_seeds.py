@@ -152,6 +152,17 @@ def checkpoint(folder: Path) -> None:
     torch.save({"epoch": 1, "state_dict": state}, folder / "c.pth")
 
 
+def run_checkpoint(folder: Path) -> None:
+    import torch
+
+    from csr_qdrant.trainer.checkpoint import Checkpoint, write_checkpoint
+
+    tensors = {"weight": torch.ones(H, D)}
+    validations = [{"step": 1, "at": []}]
+    made = Checkpoint(tensors, step=1, elapsed_s=0.5, scale=1.0, validations=validations)
+    write_checkpoint(folder / "c.safetensors", "run", made)
+
+
 def labelled(folder: Path) -> None:
     np.savez(folder / "x.npz", data=VECTORS, label=np.arange(ROWS))
 

@@ -4,6 +4,9 @@ A new format of sources, or a new module that parses files, belongs in here: `te
 until it does.
 """
 
+import gzip
+import io
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +20,7 @@ from csr_qdrant.benchmarks.labelled_task import load_rows
 from csr_qdrant.benchmarks.report.format import load_report
 from csr_qdrant.cli.options import read_settings
 from csr_qdrant.encoder import Encoder
+from csr_qdrant.errors import CsrError
 from csr_qdrant.identity import Identity
 from csr_qdrant.images import decoded
 from csr_qdrant.integrations.model_card import model_card
@@ -27,6 +31,7 @@ from csr_qdrant.sources.npy import map_npy
 from csr_qdrant.sources.open import SUFFIXES
 from csr_qdrant.stores.edge_folder import read_description
 from csr_qdrant.stores.edge_reader import read_layout
+from csr_qdrant.stores.whole_points_edge_setup import read_setup
 
 REPORT = Path(__file__).parent / "data" / "bench_report.json"
 
@@ -37,16 +42,49 @@ class Reader(NamedTuple):
     file: str  # which is damaged; the folder may need others
     write: Callable[[Path], None]  # into a folder
     read: Callable[[Path], object]  # from that folder
-
-    def write_with(self, folder: Path, content: bytes) -> None:
-        """Write the folder, `content` in place of the file."""
-        self.write(folder)
-        (folder / self.file).write_bytes(content)
+    member: str | None = None  # of a zip file: what is damaged in it
 
     def seed(self, folder: Path) -> bytes:
-        """Return the content of a valid file; the folder is left with it."""
+        """Write a folder that can be read, and return the content of the file."""
         self.write(folder)
         return (folder / self.file).read_bytes()
+
+    def refuses(self, folder: Path, content: bytes) -> str | None:
+        """Read `content` in place of the file; return the sentence of its refusal, if any.
+
+        `folder` is one that `seed` has written. Anything raised but CsrError is a mistake of ours.
+        """
+        (folder / self.file).write_bytes(content)
+        try:
+            self.read(folder)
+        except CsrError as error:
+            return str(error)
+        return None
+
+    def damaged(self, seed: bytes, change: Callable[[bytes], bytes]) -> bytes:
+        """Return the file with `change` applied below its compression, its checksums right."""
+        if self.file.endswith(".gz"):
+            return gzip.compress(change(gzip.decompress(seed)), 1)
+        if self.file.endswith(".tar"):
+            return _with_checksum(change(seed))
+        return change(seed) if self.member is None else _with_member(seed, self.member, change)
+
+
+def _with_checksum(content: bytes) -> bytes:
+    """Return a tar file whose first header has the checksum of what it holds."""
+    header = bytearray(content[:512].ljust(512, b"\0"))
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + content[512:]
+
+
+def _with_member(seed: bytes, name: str, change: Callable[[bytes], bytes]) -> bytes:
+    changed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(seed)) as old, zipfile.ZipFile(changed, "w") as new:
+        for each in old.infolist():
+            content = old.read(each)
+            new.writestr(each.filename, change(content) if each.filename == name else content)
+    return changed.getvalue()
 
 
 def read_source(path: Path, **options: object) -> None:
@@ -62,6 +100,14 @@ def _source(suffix: str) -> Reader:
     return Reader(
         file, lambda folder: seeds.vectors_file(folder / file), lambda f: read_source(f / file)
     )
+
+
+def _archive(member: str) -> Reader:
+    return _source(".npz")._replace(member=member)
+
+
+def _labelled(member: str | None) -> Reader:
+    return Reader("x.npz", seeds.labelled, lambda f: load_rows(f / "x.npz"), member)
 
 
 def _ids(file: str) -> Reader:
@@ -115,6 +161,14 @@ def _checkpoint(folder: Path) -> None:
     read_checkpoint(folder / "c.pth", 2)
 
 
+def _run_checkpoint(folder: Path) -> None:
+    import torch
+
+    from csr_qdrant.trainer.checkpoint import read_checkpoint
+
+    read_checkpoint(folder / "c.safetensors", "run", torch.device("cpu"))
+
+
 def _collection(folder: Path) -> None:
     schema, metadata = read_description(folder)
     schema.to_json()
@@ -142,11 +196,13 @@ def _settings(folder: Path) -> None:
 
 
 _BEIR = partial(Reader, write=seeds.beir_folder)
+_LABELLED = {"": None, ", data": "data.npy", ", labels": "label.npy"}
 _MODULE = "1_SparseAutoEncoder"
 
 READERS: dict[str, Reader] = {
     **{f"source {suffix}": _source(suffix) for suffix in SUFFIXES},
     **{f"ids {end}": _ids(f"ids{end}") for end in (".npy", ".txt", ".txt.gz", ".jsonl")},
+    **{f"source .npz, {name}": _archive(f"{name}.npy") for name in ("vectors", "ids", "n")},
     "ids .jsonl.gz": _ids("ids.jsonl.gz"),
     "payload .jsonl": _payload("payload.jsonl"),
     "payload .jsonl.gz": _payload("payload.jsonl.gz"),
@@ -165,7 +221,9 @@ READERS: dict[str, Reader] = {
     "adapter description": _adapter("linear.json"),
     "adapter weights": _adapter("linear.safetensors"),
     "checkpoint .pth": Reader("c.pth", seeds.checkpoint, _checkpoint),
-    "labelled .npz": Reader("x.npz", seeds.labelled, lambda f: load_rows(f / "x.npz")),
+    "checkpoint .pth, pickle": Reader("c.pth", seeds.checkpoint, _checkpoint, "c/data.pkl"),
+    "checkpoint of a run": Reader("c.safetensors", seeds.run_checkpoint, _run_checkpoint),
+    **{f"labelled .npz{end}": _labelled(name) for end, name in _LABELLED.items()},
     "image-text karpathy": _annotations("karpathy.json"),
     "image-text coco": _annotations("coco.json"),
     "image-text flickr": _annotations("flickr.txt"),
@@ -175,6 +233,9 @@ READERS: dict[str, Reader] = {
     "collection": Reader("collection.json", seeds.collection_folder, _collection),
     "edge shard": Reader(
         "edge_config.json", seeds.collection_folder, lambda folder: read_layout(folder, folder)
+    ),
+    "edge shard, whole": Reader(
+        "edge_config.json", seeds.collection_folder, lambda folder: read_setup(folder, {}, {})
     ),
     "settings .toml": Reader("csr.toml", seeds.settings, _settings),
 }

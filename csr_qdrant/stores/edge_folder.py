@@ -41,7 +41,8 @@ def read_description(folder: Path) -> tuple[Schema, Json]:
             )
         return Schema(**description["schema"]), dict(description["metadata"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CsrError(f"{path} is damaged ({error}): restore it or index again") from error
+        why = " ".join(str(error).split())[:200]
+        raise CsrError(f"{path} is damaged ({why}): restore it or index again") from error
 
 
 def shard_folder(folder: Path, schema: Schema) -> Path:
