@@ -1,7 +1,6 @@
-"""Everything that reads a file which somebody else may have made: one list, for tests and fuzzing.
+"""Everything that reads files which others may have made: one list, for tests and fuzzing.
 
-A new format of sources, or a new module that parses files, belongs in here: `test_readers.py` fails
-until it does.
+`test_readers.py` fails until a new format, or a new module that parses files, is in it.
 """
 
 import gzip
@@ -61,6 +60,17 @@ class Reader(NamedTuple):
             return str(error)
         return None
 
+    def layers(self, seed: bytes) -> list[bytes]:
+        """Return what `damaged` would change."""
+        found: list[bytes] = []
+
+        def noted(content: bytes) -> bytes:
+            found.append(content)
+            return content
+
+        self.damaged(seed, noted)
+        return found
+
     def damaged(self, seed: bytes, change: Callable[[bytes], bytes]) -> bytes:
         """Return the file with `change` applied below its compression, its checksums right."""
         if self.file.endswith(".gz"):
@@ -71,7 +81,6 @@ class Reader(NamedTuple):
 
 
 def _with_checksum(content: bytes) -> bytes:
-    """Return a tar file whose first header has the checksum of what it holds."""
     header = bytearray(content[:512].ljust(512, b"\0"))
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)

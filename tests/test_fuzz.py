@@ -1,4 +1,4 @@
-"""The guided fuzzing of readers runs, finds nothing in a few thousand inputs, and stops at a bug."""
+"""Guided fuzzing of the readers runs, finds nothing in a few thousand inputs, stops at a bug."""
 
 import subprocess
 import sys

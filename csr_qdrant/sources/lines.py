@@ -10,6 +10,7 @@ from typing import IO, Any, NamedTuple, cast
 
 from csr_qdrant.errors import CsrError
 from csr_qdrant.sources.files import reason
+from csr_qdrant.sources.values import MAX_BLOCK_BYTES
 
 MAX_LINE_BYTES = 16 * 2**20  # a longer line is not a row, and would fill the memory
 _CONTAINER_BYTES = 64  # of an empty list or object: the only values far larger than their text
@@ -70,9 +71,11 @@ def read_json_lines(path: Path, skip: int = 0) -> Iterator[JsonLine]:
         if skip:
             skip -= 1
             continue
-        containers = line.count("[") + line.count("{")
-        value = parse_json(line, f"{path} line {number}")
-        yield JsonLine(number, value, len(line) + _CONTAINER_BYTES * containers)
+        where = f"{path} line {number}"
+        size = len(line) + _CONTAINER_BYTES * (line.count("[") + line.count("{"))
+        if size > MAX_BLOCK_BYTES:
+            raise CsrError(f"{where} holds too many lists and objects: simplify it")
+        yield JsonLine(number, parse_json(line, where), size)
 
 
 def parse_json(text: str, where: str) -> Any:

@@ -18,12 +18,17 @@ from csr_qdrant.sources.base import BLOCK_ROWS, MAX_DIMENSION, too_wide
 
 T = TypeVar("T")
 
+MAX_ID_LENGTH = 2**14
 MAX_BLOCK_BYTES = 256 * 2**20  # of the texts and payloads of as many rows as make a block
 _SUSPECTS_A_PASS = 100_000  # bounds the memory of the second check
 
 
 def row_id(raw: Any, where: str) -> ExternalId:
     """Return a row's id as `normalise_id` does; raises CsrError that begins with `where`."""
+    if isinstance(raw, str) and len(raw) > MAX_ID_LENGTH:
+        raise CsrError(
+            f"{where}: ids have up to {MAX_ID_LENGTH:,} characters, got {len(raw):,}: is it one?"
+        )
     try:
         return normalise_id(checked_text(raw, where) if isinstance(raw, str) else raw)
     except CsrError as error:
@@ -35,7 +40,8 @@ def row_ids(rows: Iterable[tuple[int, Any]], place: str) -> Iterator[ExternalId]
     """Yield the ids of (number, raw id); raises CsrError that begins with `place` and number."""
     for number, raw in rows:
         # Nearly all ids are like this, and need neither a check nor the text for a message.
-        if (type(raw) is str and raw and raw.isascii()) or (type(raw) is int and 0 <= raw < 2**63):
+        text = type(raw) is str and 0 < len(raw) <= MAX_ID_LENGTH and raw.isascii()
+        if text or (type(raw) is int and 0 <= raw < 2**63):
             yield raw
         else:
             yield row_id(raw, f"{place} {number}")

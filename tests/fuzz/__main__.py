@@ -14,9 +14,8 @@ from pathlib import Path
 import atheris
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-with atheris.instrument_imports(
-    include=["csr_qdrant", "tarfile", "zipfile", "numpy.lib._format_impl"]
-):
+GUIDING = ["csr_qdrant", "tarfile", "zipfile", "numpy.lib._format_impl"]  # what is reached there
+with atheris.instrument_imports(include=GUIDING):
     from readers import READERS, Reader
 
 
@@ -35,9 +34,7 @@ class Fuzzed:
     def write_corpus(self, folder: Path) -> None:
         """Write what fuzzing starts from: a whole file of each kind, and what its layers hold."""
         for number, (reader, seed) in enumerate(zip(self._readers, self._seeds, strict=True)):
-            inner: list[bytes] = []
-            reader.damaged(seed, lambda content, found=inner: found.append(content) or content)
-            for inside, content in enumerate([seed, *inner]):
+            for inside, content in enumerate([seed, *reader.layers(seed)]):
                 (folder / f"{number}-{inside}").write_bytes(bytes([number, inside]) + content)
 
     def read(self, data: bytes) -> None:
@@ -50,7 +47,7 @@ class Fuzzed:
             said = reader.refuses(folder, content)
             assert said is None or (said and "\n" not in said and len(said) < 2000), said
         except BaseException:
-            print(f"\nreader {self._names[number]!r} fails", file=sys.stderr)
+            sys.stderr.write(f"\nreader {self._names[number]!r} fails\n")
             raise
 
 
