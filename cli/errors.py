@@ -11,6 +11,7 @@ from typing import NamedTuple
 import typer
 
 from csr_qdrant import logs
+from csr_qdrant.cli.keys import hidden
 from csr_qdrant.errors import CsrError
 
 DEBUG_VARIABLE = "CSR_DEBUG"
@@ -40,8 +41,9 @@ def explain(error: BaseException) -> Failure:
         return Failure("out of memory: use smaller batches, or a machine with more of it", 1)
     if isinstance(error, OSError) and error.filename is not None:
         return Failure(f"{os.fsdecode(error.filename)}: {error.strerror}", 1)
+    text = hidden(_one_line(error)) or "no message"
     return Failure(
-        f"unexpected {type(error).__name__} ({_one_line(error) or 'no message'}): this is a "
+        f"unexpected {type(error).__name__} ({text}): this is a "
         f"defect, please report it; set {DEBUG_VARIABLE}=1 for the traceback",
         1,
     )
@@ -60,7 +62,7 @@ def reported() -> Iterator[None]:
         raise
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
-            traceback.print_exception(error)
+            sys.stderr.write(hidden("".join(traceback.format_exception(error))))
         failure = explain(error)
         _give_up_stdout()
         if failure.sentence is not None:

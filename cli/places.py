@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from csr_qdrant.cli.keys import KEY_HELP, api_key
 from csr_qdrant.cli.output import Output
 from csr_qdrant.cli.rows import about
 from csr_qdrant.collection import ENCODER_FOLDER, Collection
@@ -23,26 +24,25 @@ if TYPE_CHECKING:
     from csr_qdrant.stores.edge import EdgeStore
     from csr_qdrant.stores.server import ServerStore
 
-KEY_VARIABLE = "QDRANT_API_KEY"
 URL_VARIABLE = "QDRANT_URL"
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
-    """How to reach a collection on a server; the API key comes from QDRANT_API_KEY alone."""
+    """How to reach a collection on a server; its API key is in a file or in QDRANT_API_KEY."""
 
     url: str | None = field(
         default=None,
         metadata=about(
-            f"Qdrant server, instead of a folder; its API key is read from {KEY_VARIABLE}. "
-            f"[default with --collection: {URL_VARIABLE}]",
+            f"Qdrant server, instead of a folder. [default with --collection: {URL_VARIABLE}]",
             "URL",
         ),
     )
     collection: str | None = field(
         default=None, metadata=about("Name of the collection on the server.", "NAME")
     )
+    api_key_file: Path | None = field(default=None, metadata=about(KEY_HELP, "FILE"))
     grpc: bool = field(default=False, metadata=about("Speak gRPC with the server."))
     timeout: int | None = field(
         default=None, metadata=about("Seconds to wait for an answer of the server.", "SECONDS")
@@ -212,11 +212,15 @@ class ServerPlace:
         return f"collection {self.collection!r} {address(self.client)}"
 
     @cached_property
+    def _key(self) -> str | None:
+        return api_key(self.settings.api_key_file)
+
+    @cached_property
     def client(self) -> Any:
         """The connection; nothing is sent before the first request."""
         from csr_qdrant.stores.server import connect
 
-        key = os.environ.get(KEY_VARIABLE) or None
+        key = self._key
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what the client says of keys is said better below
             client = connect(
@@ -234,7 +238,7 @@ class ServerPlace:
         """Ask the server."""
         from csr_qdrant.stores.server_errors import server_errors
 
-        with server_errors(self.name, os.environ.get(KEY_VARIABLE)):
+        with server_errors(self.name, self._key):
             if not self.client.collection_exists(self.collection):
                 return None
         store = self.open_store()
@@ -273,7 +277,7 @@ class ServerPlace:
         if found is None:
             raise CsrError(f"there is no {self.name}: nothing was deleted")
         _refuse_attached(found, self.name)
-        with server_errors(self.name, os.environ.get(KEY_VARIABLE)):
+        with server_errors(self.name, self._key):
             self.client.delete_collection(self.collection)
 
     def open_store(self) -> "ServerStore":

@@ -295,7 +295,7 @@ def test_a_server_wants_an_encoder_and_a_name(
     assert csr("index", "x.npy", *SERVER[2:], "--encoder", "enc").exit_code == 0
 
 
-def test_the_key_comes_from_the_environment_alone(
+def test_the_key_comes_from_the_environment_or_a_file(
     csr: Csr, server: QdrantClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
@@ -312,7 +312,10 @@ def test_the_key_comes_from_the_environment_alone(
     assert "s3cret" not in ran.stdout
     settings = {"api_key": "s3cret", "prefer_grpc": True, "timeout_s": 7}
     assert seen == [("http://somewhere:6333", settings)]
-    assert "--api-key" not in csr("index", "--help").stdout
+    Path("key").write_text("s3cret-2\n")
+    ran = csr("info", *SERVER, "--api-key-file", "key")
+    assert ran.exit_code == 0, ran.stderr
+    assert seen[-1][1]["api_key"] == "s3cret-2"
 
 
 def test_shards_and_replicas_reach_the_server(

@@ -185,7 +185,9 @@ def test_an_old_server_gets_a_sentence(
     found = diagnose_on(client, "docs", tiny_encoder)
     assert found.healthy and found.features["update_mode"]
     assert not found.features["named_vector_creation"]
-    assert any("upgrade it, or copy the collection" in each for each in texts(found, "warning"))
+    assert any(
+        "upgrade it, or" in each and "into a new one" in each for each in texts(found, "warning")
+    )
     version.version = "1.15.0"
     assert not diagnose_on(client, "docs", tiny_encoder).healthy
 

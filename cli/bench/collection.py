@@ -72,8 +72,12 @@ def _engine(server: ServerSettings, on_server: bool) -> EngineSettings:
         return EngineSettings()
     if not server.given:
         raise ConfigError("--on-server needs a server: pass --url with --collection")
-    url = server.url or os.environ.get(URL_VARIABLE)
-    return EngineSettings(url=url, grpc=server.grpc, timeout=server.timeout)
+    return EngineSettings(
+        url=server.url or os.environ.get(URL_VARIABLE),
+        api_key_file=server.api_key_file,
+        grpc=server.grpc,
+        timeout=server.timeout,
+    )
 
 
 def _vectors(

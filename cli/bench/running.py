@@ -5,15 +5,16 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from csr_qdrant.benchmarks.matrix.config import WORK, BenchConfig
+from csr_qdrant.cli.keys import KEY_HELP
 from csr_qdrant.cli.output import Output
-from csr_qdrant.cli.places import KEY_VARIABLE, ServerPlace, ServerSettings
+from csr_qdrant.cli.places import ServerPlace, ServerSettings
 from csr_qdrant.cli.rows import about
 from csr_qdrant.errors import CsrError
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from csr_qdrant.benchmarks.matrix.task import BenchTask
 
 SECTION = "bench"  # of settings files, and in variables
-OF_SOME = ("url", "collection", "grpc", "timeout")  # settings that only some of them have
+# Settings that only some of them have.
+OF_SOME = ("url", "collection", "api_key_file", "grpc", "timeout")
 
 BenchFolder = Annotated[
     Path,
@@ -42,10 +44,11 @@ class EngineSettings:
         default=None,
         metadata=about(
             "Qdrant server that is measured instead of the embedded engine, in temporary "
-            f"collections csr-bench-…; its API key is read from {KEY_VARIABLE}.",
+            "collections csr-bench-….",
             "URL",
         ),
     )
+    api_key_file: Path | None = field(default=None, metadata=about(KEY_HELP, "FILE"))
     grpc: bool = field(default=False, metadata=about("Speak gRPC with the server."))
     timeout: int | None = field(
         default=None, metadata=about("Seconds to wait for an answer of the server.", "SECONDS")
@@ -67,9 +70,9 @@ def run(
 ) -> None:
     """Measure `task`, write all reports into `folder`, and show the table."""
     from csr_qdrant.benchmarks.matrix.run import run_benchmark
-    from csr_qdrant.stores.server_config import without_password
+    from csr_qdrant.stores.server_config import without_passwords
 
-    command = "csr " + shlex.join(without_password(each) for each in sys.argv[1:])
+    command = "csr " + shlex.join(without_passwords(sys.argv[1:]))
     with _engine(out, folder, server) as engine:
         report = run_benchmark(
             task, config, folder, out.note, watching(out, config), command, engine
@@ -101,7 +104,7 @@ def _engine(out: Output, folder: Path, server: EngineSettings) -> Iterator["Engi
         return
     from csr_qdrant.benchmarks.server_engine import ServerEngine
 
-    reached = ServerSettings(url=server.url, grpc=server.grpc, timeout=server.timeout)
+    reached = ServerSettings(**asdict(server))
     client = ServerPlace(server.url, "", reached).client
     with ServerEngine(client, folder, out.warn, owns_client=True) as engine:
         yield engine

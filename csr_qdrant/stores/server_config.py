@@ -1,8 +1,8 @@
 """How a collection is set up on a server, and what is read back from one that exists."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from qdrant_client import QdrantClient, models
 
@@ -14,6 +14,7 @@ FORMAT = 1
 META_KEY = "csr_qdrant"  # of the format and the schema; each metadata key follows a dot
 OLDEST_SERVER = (1, 16)  # the first with metadata of collections
 NAMED_VECTORS = (1, 18)  # the first that adds a vector name to an existing collection
+_CREDENTIALS = re.compile(r"^([^:/?#@]*://)?.*@", re.DOTALL)
 DATATYPES = {
     "f32": models.Datatype.FLOAT32,
     "f16": models.Datatype.FLOAT16,
@@ -43,11 +44,11 @@ def connect(
             timeout=timeout_s,
             check_compatibility=False,
         )
-    except Exception as error:  # each part of the client raises types of its own
+    except Exception:  # each part of the client raises types of its own
         raise ConfigError(
             f"{without_password(url)!r} is not the URL of a Qdrant server: "
             "write it like http://localhost:6333"
-        ) from error
+        ) from None  # whose text may hold a password
 
 
 def address(client: QdrantClient) -> str:
@@ -62,12 +63,22 @@ def address(client: QdrantClient) -> str:
 
 
 def without_password(url: str) -> str:
-    """Return a URL without user and password; other texts stay as they are."""
-    try:
-        user, _, _ = urlsplit(url).netloc.rpartition("@")
-    except ValueError:
-        return "the given URL"
-    return url.replace(user + "@", "", 1) if user else url
+    """Return a URL without user and password, written with its scheme or not."""
+    # Not parsed as a URL: what looks like one to its user may be none, and its password is secret.
+    return _CREDENTIALS.sub(r"\1", url)
+
+
+def without_passwords(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of a command without users and passwords in the URLs among them."""
+    shown = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        flag, equals, value = argument.partition("=")
+        if before == "--url" or "://" in argument:
+            argument = without_password(argument)
+        if equals and flag == "--url":
+            argument = f"{flag}={without_password(value)}"
+        shown.append(argument)
+    return shown
 
 
 def is_older(version: str, oldest: tuple[int, int]) -> bool:

@@ -1,10 +1,12 @@
 """What goes wrong between here and a server: sentences, and which of it is worth another try."""
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
@@ -97,10 +99,10 @@ def is_refused(error: BaseException) -> bool:
     return isinstance(error, ValueError) or _grpc_code(error) == "INVALID_ARGUMENT"
 
 
-def reason(error: BaseException) -> str:
-    """Return the server's own words, on one line."""
+def reason(error: BaseException, secret: str | None = None) -> str:
+    """Return the server's own words, on one line; `secret`, the API key, is never among them."""
     text = _message(error) if isinstance(error, UnexpectedResponse) else _grpc_details(error)
-    return _one_line(text)
+    return _Words(secret)(text)
 
 
 @contextmanager
@@ -111,30 +113,45 @@ def server_errors(location: str, secret: str | None = None) -> Iterator[None]:
     except CsrError:
         raise
     except (ApiException, QdrantException, ValueError, AssertionError) as error:
-        raise CsrError(_hide(_explain(error, location), secret)) from None
+        raise CsrError(_explain(error, location, _Words(secret))) from None
     except Exception as error:
         if _grpc_code(error) is None:
             raise
-        raise CsrError(_hide(_explain_grpc(error, location), secret)) from None
+        raise CsrError(_explain_grpc(error, location, _Words(secret))) from None
 
 
-def _explain(error: Exception, location: str) -> str:
+class _Words:
+    """What a server says, on one line that is not too long, without the API key."""
+
+    def __init__(self, secret: str | None) -> None:
+        # Servers that echo requests may write it as JSON or as part of a URL.
+        forms = {secret, json.dumps(secret)[1:-1], quote(secret, safe="")} if secret else set()
+        self._secrets = sorted(forms, key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        for secret in self._secrets:  # before the text is cut, or a part of the key would stay
+            text = text.replace(secret, "***")
+        line = " ".join(text.split())
+        return line if len(line) <= 300 else line[:297] + "..."
+
+
+def _explain(error: Exception, location: str, words: _Words) -> str:
     if isinstance(error, UnexpectedResponse):
-        return _explain_status(error.status_code or 0, _message(error), location)
+        return _explain_status(error.status_code or 0, _message(error), location, words)
     if isinstance(error, ResponseHandlingException):
-        return _explain_transport(error.source, location)
+        return _explain_transport(error.source, location, words)
     if isinstance(error, QdrantException):
-        return _explain_status(429, str(error), location)
+        return _explain_status(429, str(error), location, words)
     if isinstance(error, AssertionError):  # the client's way to miss a field in an answer
         return _foreign(location)
-    return f"{location}: {_one_line(str(error))}"
+    return f"{location}: {words(str(error))}"
 
 
 def _foreign(location: str) -> str:
     return f"{location}: the answer is not one of a Qdrant server: check the URL"
 
 
-def _explain_status(status: int, message: str, location: str) -> str:
+def _explain_status(status: int, message: str, location: str, words: _Words) -> str:
     if status in (401, 403):
         return (
             f"{location}: the server refused the API key ({status}): "
@@ -151,30 +168,31 @@ def _explain_status(status: int, message: str, location: str) -> str:
         return f"{location}: the server is still limiting requests: try again later"
     if status == 507 or "no space left" in message.lower() or "out of disk" in message.lower():
         return f"{location}: the server's disk is full: free some space there and try again"
-    return f"{location}: the server answered {status}: {_one_line(message)}"
+    return f"{location}: the server answered {status}: {words(message)}"
 
 
-def _explain_transport(error: BaseException, location: str) -> str:
+def _explain_transport(error: BaseException, location: str, words: _Words) -> str:
     if isinstance(error, httpx.TimeoutException):
         return f"{location}: no answer in time: check the server or allow a longer timeout"
     if isinstance(error, httpx.TransportError):
         return (
-            f"{location}: cannot reach the server ({_one_line(str(error))}): "
+            f"{location}: cannot reach the server ({words(str(error))}): "
             "check the URL and that the server runs"
         )
     if isinstance(error, ValueError):  # no JSON, or not the expected one
         return _foreign(location)
-    return f"{location}: {_one_line(str(error))}"
+    return f"{location}: {words(str(error))}"
 
 
-def _explain_grpc(error: BaseException, location: str) -> str:
-    code, details = _grpc_code(error), _one_line(_grpc_details(error))
+def _explain_grpc(error: BaseException, location: str, words: _Words) -> str:
+    code, details = _grpc_code(error), words(_grpc_details(error))
     if code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
-        return _explain_status(401, details, location)
+        return _explain_status(401, details, location, words)
     if code == "NOT_FOUND":
-        return _explain_status(404, details, location)
+        return _explain_status(404, details, location, words)
     if code == "RESOURCE_EXHAUSTED":
-        return _explain_status(413 if _too_large(details) else 429, details, location)
+        status = 413 if _too_large(details) else 429
+        return _explain_status(status, details, location, words)
     if code == "DEADLINE_EXCEEDED":
         return f"{location}: no answer in time: check the server or allow a longer timeout"
     if code == "UNAVAILABLE":
@@ -209,12 +227,3 @@ def _message(error: UnexpectedResponse) -> str:
 def _too_large(text: str) -> bool:
     lowered = text.lower()
     return "larger than" in lowered or "payload reached size limit" in lowered
-
-
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 300 else line[:297] + "..."
-
-
-def _hide(text: str, secret: str | None) -> str:
-    return text.replace(secret, "***") if secret else text

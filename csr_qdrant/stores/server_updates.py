@@ -104,9 +104,10 @@ class CodeUpdates:
             )
         except Exception as error:  # each part of the client raises types of its own
             if is_gone(error):
-                raise _Gone(str(error)) from error
+                raise _Gone from None
             if is_too_large(error) or is_refused(error):
-                raise _Split(reason(error)) from error
+                key = self._client.init_options.get("api_key")
+                raise _Split(reason(error, key)) from None
             raise
 
     def _existing(self, points: list[models.PointVectors]) -> list[models.PointVectors]:

@@ -80,7 +80,7 @@ def _upsert(client: QdrantClient, collection: str, points: Sequence[WholePoint])
         client.upsert(collection, [_struct(point) for point in points], wait=True)
     except Exception as error:  # each part of the client raises types of its own
         if is_too_large(error) or is_refused(error):
-            raise _Split(reason(error)) from error
+            raise _Split(reason(error, client.init_options.get("api_key"))) from None
         raise
 
 
