@@ -17,6 +17,7 @@ from csr_qdrant.deployment.attach_passes import (
 from csr_qdrant.deployment.migrate_config import MigrateConfig
 from csr_qdrant.deployment.migrate_journal import Journal
 from csr_qdrant.deployment.migrate_points import Made, Maker, ids_of
+from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores.whole_points import WholePoint, WholePoints
 
@@ -164,7 +165,18 @@ class Passes:
             return self._maker.make(points)
 
     def _write(self, points: Sequence[WholePoint]) -> list[BadPoint]:
-        return [BadPoint(*each) for each in self._target.upsert(points)] if points else []
+        """Write points over what is there; return those that the engine refused.
+
+        Raises CsrError if it refused all of several and has taken none so far: then the fault is
+        not theirs. Later on they may just be the bad ones of a page, which differ again and again.
+        """
+        refused = self._target.upsert(points) if points else []
+        if len(refused) == len(points) > 1 and not self._target.size():
+            raise CsrError(
+                f"{self._target.location} refused all of {len(points)} points, and has no other: "
+                f"{refused[0].reason}"
+            )
+        return [BadPoint(*each) for each in refused]
 
     def _differing(self, wanted: Sequence[WholePoint]) -> list[WholePoint]:
         stored = self._target.fetch(ids_of(wanted)) if wanted else []

@@ -39,6 +39,8 @@ class Run:
         alias = self._config.alias
         in_use = self._place.aliases()
         self._refuse(in_use)
+        if in_use and self._journal.phase == "done":  # stopped between the swap and its record
+            self._journal.enter("swapped")
         bad = BadPoints(None) if in_use else self._write(passes)
         copied = time.perf_counter()
         if self._config.optimise and not in_use:

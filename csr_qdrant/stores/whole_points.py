@@ -137,7 +137,7 @@ class NewPlace(Protocol):
         """
 
     def aliases(self) -> list[str]:
-        """Return the aliases of the target itself, as far as they can be told."""
+        """Return the aliases of the target itself; raises CsrError if they cannot be told."""
 
     def swap(self, name: str) -> None:
         """Let the alias `name` stand for the target from now on, in one step."""

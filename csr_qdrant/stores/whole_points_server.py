@@ -179,11 +179,11 @@ class ServerPlace:
         return None if found is None else self._located(found)
 
     def aliases(self) -> list[str]:
-        """Return the aliases of the target; none where the key may not list them."""
-        try:
-            return [name for name, each in self._aliases().items() if each == self._name]
-        except CsrError:
-            return []
+        """Return the aliases of the target.
+
+        Raises CsrError where the key may not list them: a copy in use would be taken for unused.
+        """
+        return [name for name, each in self._aliases().items() if each == self._name]
 
     def swap(self, name: str) -> None:
         """Let the alias `name` stand for the target from now on, in one step."""

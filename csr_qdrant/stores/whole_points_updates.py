@@ -31,8 +31,7 @@ def write_points(
     """Write points over what is there; return those that the server refused by themselves.
 
     `call` runs a function until it succeeds or fails for good. A request that is too large or
-    whose content is refused is halved, down to the point at fault. Raises CsrError if the server
-    refused all of several points: then the fault is not theirs.
+    whose content is refused is halved, down to the point at fault.
     """
 
     def send(some: Sequence[WholePoint]) -> list[Refused]:
@@ -45,10 +44,7 @@ def write_points(
         middle = len(some) // 2
         return send(some[:middle]) + send(some[middle:])
 
-    refused = [each for request in _requests(points) for each in send(request)]
-    if len(refused) == len(points) > 1:
-        raise CsrError(f"the server refused all of {len(points)} points: {refused[0].reason}")
-    return refused
+    return [each for request in _requests(points) for each in send(request)]
 
 
 def _requests(points: Sequence[WholePoint]) -> Iterator[list[WholePoint]]:
