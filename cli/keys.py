@@ -9,7 +9,8 @@ from pathlib import Path
 from csr_qdrant.errors import ConfigError
 
 KEY_VARIABLE = "QDRANT_API_KEY"
-SECRET_VARIABLES = (KEY_VARIABLE, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+TARGET_KEY_VARIABLE = "QDRANT_TARGET_API_KEY"  # of a second server, which never gets the first key
+SECRET_VARIABLES = (KEY_VARIABLE, TARGET_KEY_VARIABLE, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 KEY_HELP = (
     "File that holds the server's API key alone; - asks for it, or reads it from a pipe. "
     f"[default: {KEY_VARIABLE}]"
@@ -39,7 +40,7 @@ def api_key(file: Path | None, variable: str = KEY_VARIABLE) -> str | None:
         return os.environ.get(variable) or None
     name = "the key that was given" if str(file) == "-" else str(file)
     try:
-        content = _asked() if str(file) == "-" else _read(file)
+        content = _asked(variable) if str(file) == "-" else _read(file)
         words = content.decode().split()
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
@@ -49,9 +50,9 @@ def api_key(file: Path | None, variable: str = KEY_VARIABLE) -> str | None:
     return words[0]
 
 
-def _asked() -> bytes:
+def _asked(variable: str) -> bytes:
     if sys.stdin.isatty():
-        return getpass.getpass("API key: ").encode()
+        return getpass.getpass(f"{variable}: ").encode()
     return sys.stdin.buffer.readline(_MOST + 1)
 
 

@@ -31,6 +31,7 @@ COMMANDS = {
     "index": "Write codes into a Qdrant collection, embedded or on a server.",
     "attach": "Add codes to an existing collection, in place.",
     "detach": "Remove the codes that attach added.",
+    "migrate": "Copy a collection into a new one, with codes.",
     "query": "Search a collection by text or by vectors.",
     "explain": "Explain why a query finds what it finds.",
     "latents": "List latents: the longest, the most used, the dead.",

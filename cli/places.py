@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from csr_qdrant.cli.keys import KEY_HELP, api_key
+from csr_qdrant.cli.keys import KEY_HELP, KEY_VARIABLE, api_key
 from csr_qdrant.cli.output import Output
 from csr_qdrant.cli.rows import about
 from csr_qdrant.collection import ENCODER_FOLDER, Collection
@@ -203,6 +203,8 @@ class ServerPlace:
     url: str
     collection: str
     settings: ServerSettings
+    key_variable: str = KEY_VARIABLE
+    key_of: "ServerPlace | None" = None  # a place on the same server, whose key is asked for once
 
     @property
     def name(self) -> str:
@@ -212,15 +214,18 @@ class ServerPlace:
         return f"collection {self.collection!r} {address(self.client)}"
 
     @cached_property
-    def _key(self) -> str | None:
-        return api_key(self.settings.api_key_file)
+    def key(self) -> str | None:
+        """The API key, if there is one."""
+        if self.key_of is not None:
+            return self.key_of.key
+        return api_key(self.settings.api_key_file, self.key_variable)
 
     @cached_property
     def client(self) -> Any:
         """The connection; nothing is sent before the first request."""
         from csr_qdrant.stores.server import connect
 
-        key = self._key
+        key = self.key
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what the client says of keys is said better below
             client = connect(
@@ -238,7 +243,7 @@ class ServerPlace:
         """Ask the server."""
         from csr_qdrant.stores.server_errors import server_errors
 
-        with server_errors(self.name, self._key):
+        with server_errors(self.name, self.key):
             if not self.client.collection_exists(self.collection):
                 return None
         store = self.open_store()
@@ -277,7 +282,7 @@ class ServerPlace:
         if found is None:
             raise CsrError(f"there is no {self.name}: nothing was deleted")
         _refuse_attached(found, self.name)
-        with server_errors(self.name, self._key):
+        with server_errors(self.name, self.key):
             self.client.delete_collection(self.collection)
 
     def open_store(self) -> "ServerStore":

@@ -47,6 +47,7 @@ RUNS: dict[str, tuple[object, ...]] = {
     "tune": ("tune", *DOCS, *ENCODER, "--queries", 20, "--k", 4),
     "doctor": ("doctor", *DOCS, *ENCODER),
     "train": ("train", *DOCS, "-o", "out", "--steps", 5, "--h", 32, "--k", 4, "--device", "cpu"),
+    "migrate": ("migrate", *DOCS, *ENCODER, "--to-collection", "copy"),
     "detach": ("detach", *DOCS, "--yes"),
     "bench labels": ("bench", "labels", "g.npz", "v.npz", "-o", "labels", *ENCODER, *SMALL),
     "bench collection": ("bench", "collection", *DOCS, "-o", "bench", *ENCODER, *SMALL, *FEW),
@@ -66,7 +67,8 @@ def test_every_command_that_takes_a_server_is_tried_here() -> None:
     assert {name for name, own in flags.items() if "--url" in own} == RUNS.keys() | LIKE_LABELS
     for name, own in flags.items():
         secret = {flag for flag in own if any(w in flag for w in ("key", "token", "password"))}
-        assert secret == ({"--api-key-file"} if "--url" in own else set()), name
+        files = {flag for flag in ("--api-key-file", "--to-api-key-file") if flag in own}
+        assert secret == files and ("--url" in own) == ("--api-key-file" in own), name
 
 
 # --- what is looked through -------------------------------------------------------------------
@@ -247,7 +249,7 @@ def test_keys_of_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_keys_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
-    monkeypatch.setattr("getpass.getpass", {"API key: ": KEY}.__getitem__)
+    monkeypatch.setattr("getpass.getpass", {"QDRANT_API_KEY: ": KEY}.__getitem__)
     assert keys.api_key(Path("-")) == KEY
 
 

@@ -92,8 +92,8 @@ class ServerCodeWriter(Closing):
         if config.is_older(version, config.NAMED_VECTORS):
             raise CsrError(
                 f"the Qdrant server {config.address(self._client)} has version {version} and can "
-                "add no vectors to an existing collection, which takes 1.18: upgrade it, or put "
-                "the vectors into a new one with `csr index`"
+                "add no vectors to an existing collection, which takes 1.18: upgrade it, or copy "
+                "the collection into one with codes with `csr migrate`"
             )
 
     def layout(self) -> Layout:

@@ -1,0 +1,72 @@
+"""What `csr migrate` says of a plan and of a report."""
+
+from collections.abc import Sequence
+
+from csr_qdrant.deployment.migrate import MigratePlan, MigrateReport
+
+EARLIER = {
+    "copy": "goes on with an earlier run",
+    "verify": "goes on with verifying",
+    "done": "compares a finished copy again",
+    "swapped": "the copy is in use and stays as it is",
+}
+
+
+def costs(plan: MigratePlan) -> str:
+    """Return what a migration copies, and what that takes."""
+    parts = [
+        f"{plan.points:,} points of {plan.source} to {plan.target} with {_codes(plan)}: about "
+        f"{_mb(plan.dense_bytes)} of dense vectors without graphs, {_mb(plan.index_bytes)} of "
+        f"index and {_mb(plan.stored_bytes)} stored of codes, and the payloads",
+        f"vectors {_names((*plan.dense, *plan.sparse))}",
+        f"payload indexes {_names(plan.indexes)}",
+        f"set up as the source is: {_names(plan.configured)}",
+    ]
+    if plan.left_out:
+        parts.append(f"not taken over: {_names(plan.left_out)}")
+    if plan.alias is not None:
+        stands = "is new" if plan.alias_from is None else f"stands for {plan.alias_from} now"
+        parts.append(f"then the alias {plan.alias!r}, which {stands}, is set to the copy")
+    if plan.phase is not None:
+        parts.append(EARLIER[plan.phase])
+    return "; ".join(parts)
+
+
+def _codes(plan: MigratePlan) -> str:
+    if plan.vector is None:
+        return f"their codes {plan.name!r} as they are (k={plan.k}, {plan.datatype})"
+    vector = f"vector {plan.vector!r}" if plan.vector else "the unnamed vector"
+    kept = {"all": "", "rescore": ", kept on disk without a graph", "none": ", left out"}
+    return f"codes {plan.name!r} of {vector}{kept[plan.keep]} (k={plan.k}, {plan.datatype})"
+
+
+def done(report: MigrateReport) -> str:
+    """Return what a run has done and what is wrong with its copy, if anything is."""
+    changed = [
+        f"{count:,} {what}"
+        for count, what in (
+            (report.mended, "mended"),
+            (report.removed, "removed"),
+            (report.without_code, "points have no active latent"),
+            (report.bad - report.refused, "points cannot have a code"),
+            (report.refused, "points were refused"),
+            (report.unsettled, "points kept changing: run it again"),
+            (report.sampled_wrong, "of a sample are wrong: run it again"),
+        )
+        if count
+    ]
+    more = "; " + ", ".join(changed) if changed else ""
+    alias = f"; the alias {report.plan.alias!r} stands for it now" if report.swapped else ""
+    return (
+        f"copied {report.copied:,} points to {report.plan.target} in {report.seconds:.1f} s, it "
+        f"has {report.target_points:,} of {report.points:,}, {report.coded:,} with a "
+        f"code{more}{alias}"
+    )
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(name or "the unnamed one" for name in names) or "none"
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
