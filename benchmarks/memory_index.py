@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,6 +75,11 @@ def peak_bytes(run: str, folder: Path, optimise: bool) -> tuple[int, float]:
     """
     command = [sys.executable, "-m", __spec__.name, "--folder", str(folder), "--run", run]
     command.append("--optimise" if optimise else "--no-optimise")
+    return peak_of(command, run)
+
+
+def peak_of(command: Sequence[str], run: str) -> tuple[int, float]:
+    """Return the peak RssAnon and the seconds of a command; raises CsrError if it fails."""
     started, peak = time.perf_counter(), 0
     with subprocess.Popen(command) as process:
         while process.poll() is None:
