@@ -11,8 +11,9 @@ DEMO_ARGS ?=
 TEST_ARGS ?=
 # Test processes at once; 0 runs all tests in one, for a debugger.
 TEST_WORKERS ?= auto
-# All of them take about an hour; `make bench BENCH=speed_encode` runs one.
-BENCH ?= speed_train speed_encode speed_index speed_search memory_index quality equal_time
+# All of them take about two hours; `make bench BENCH=speed_encode` runs one.
+BENCH ?= speed_train speed_encode speed_index speed_search speed_attach memory_index \
+	memory_attach memory_migrate quality equal_time
 
 # torch and what needs it are installed by one command, so that the index holds for both.
 INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt \

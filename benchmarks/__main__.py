@@ -3,7 +3,7 @@
     python -m csr_qdrant.benchmarks [NAME ...]
 
 Each is a module of its own with options (`python -m csr_qdrant.benchmarks.speed_encode --help`);
-here they run as the documentation shows them. Without names, all run: about an hour and a half.
+here they run as the documentation shows them. Without names, all run: about three hours.
 """
 
 import subprocess
@@ -20,7 +20,10 @@ NAMES = (
     "speed_encode",
     "speed_index",
     "speed_search",
+    "speed_attach",
     "memory_index",
+    "memory_attach",
+    "memory_migrate",
     "demo",
     "quality",
     "equal_time",

@@ -7,11 +7,11 @@ verifying pass included; another one copies the same points with codes that were
 beforehand and are read from a file, in a plain loop over the engine's pages. This process samples
 the anonymous resident memory (RssAnon) of each; the difference of the peaks is what encoding,
 comparing and recording add. Both copies keep the vectors on disk without a graph, as `rescore`
-does: building graphs takes hours and its memory is the engine's alone. Mapped pages are not
-counted: the system drops them when it needs room. Files are deleted afterwards.
+does: building graphs takes hours and its memory is the engine's alone. Files are deleted
+afterwards.
 """
 
-import sys
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,11 +19,9 @@ from typing import Annotated, Any
 import qdrant_edge as engine
 import typer
 
-from csr_qdrant.benchmarks.memory_index import GOAL_GB, peak_of
-from csr_qdrant.benchmarks.record import RESULTS, report, write_record
+from csr_qdrant.benchmarks.memory_peaks import Peak, peak_of, prepare, record_peaks
+from csr_qdrant.benchmarks.record import RESULTS
 from csr_qdrant.benchmarks.speed_attach import VECTOR, make_shard
-from csr_qdrant.benchmarks.synthetic import random_encoder, random_vectors
-from csr_qdrant.codes import SparseCodes
 from csr_qdrant.codes_file import CodesFile
 from csr_qdrant.deployment.migrate import MigrateConfig, migrate
 from csr_qdrant.deployment.migrate_journal import FLUSH_POINTS
@@ -32,7 +30,6 @@ from csr_qdrant.errors import CsrError
 from csr_qdrant.stores.whole_points_edge import EdgePoints
 from csr_qdrant.stores.whole_points_edge_setup import edge_config
 
-ENCODE_ROWS = 16_384
 PAGE_ROWS = 256
 
 
@@ -81,25 +78,13 @@ def run_loop(folder: Path) -> None:
 RUNS = {"migrate": run_migrate, "loop": run_loop}
 
 
-def prepare(folder: Path, rows: int, d: int, h: int, k: int) -> None:
-    """Write a shard of dense vectors, an encoder, and the codes that it makes of the vectors."""
-    vectors = random_vectors(folder / "vectors.npy", rows, d)
-    encoder = random_encoder(d=d, h=h, k=k)
-    encoder.save(folder / "encoder")
-    starts = range(0, rows, ENCODE_ROWS)
-    blocks = [encoder.encode(vectors[at : at + ENCODE_ROWS]).normalised() for at in starts]
-    SparseCodes.concatenate(blocks).save(folder / "codes.safetensors")
-    make_shard(folder / "source", vectors)
-
-
-def measure(folder: Path) -> dict[str, tuple[int, float]]:
-    """Return the peak RssAnon in bytes and the seconds of each run, in processes of their own."""
-    found = {}
+def measure(folder: Path) -> dict[str, Peak]:
+    """Return the peak of each run."""
+    peaks = {}
     for run in RUNS:
-        command = [sys.executable, "-m", __spec__.name, "--folder", str(folder), "--run", run]
-        found[run] = peak_of(command, run)
-        (folder / "copy").rename(folder / f"copy of {run}")
-    return found
+        peaks[run] = peak_of(__spec__.name, run, folder)
+        shutil.rmtree(folder / "copy")
+    return peaks
 
 
 def main(
@@ -116,18 +101,11 @@ def main(
         RUNS[run](folder or Path())
         return
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        prepare(Path(temporary), rows, d, h, k)
-        found = measure(Path(temporary))
-    beyond = (found["migrate"][0] - found["loop"][0]) / 1e9
-    results: dict[str, Any] = {
-        name: {"peak_rss_anon_gb": peak / 1e9, "seconds": seconds}
-        for name, (peak, seconds) in found.items()
-    }
-    results |= {"difference_gb": beyond, "goal_below_gb": GOAL_GB}
-    path = write_record("memory_migrate", {"rows": rows, "d": d, "h": h, "k": k}, results, output)
-    peaks = ", ".join(f"{name} {peak / 1e9:.2f} GB" for name, (peak, _) in found.items())
-    lines = {"peak": peaks, "difference": f"{beyond:.2f} GB (goal: below {GOAL_GB})"}
-    report("memory_migrate", lines, path)
+        here = Path(temporary)
+        make_shard(here / "source", prepare(here, rows, d, h, k))
+        peaks = measure(here)
+    params = {"rows": rows, "d": d, "h": h, "k": k}
+    record_peaks("memory_migrate", params, "migrate", "loop", peaks, output)
 
 
 if __name__ == "__main__":

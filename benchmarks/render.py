@@ -185,7 +185,7 @@ def _speed_search(results: Record) -> str:
     return table(("call", "p50 ms", "p95 ms", "p99 ms"), rows) + "\n\n" + verdict
 
 
-def _memory_index(results: Record) -> str:
+def _memory(results: Record) -> str:
     runs = {name: each for name, each in results.items() if isinstance(each, Mapping)}
     rows = [
         [name, f"{each['peak_rss_anon_gb']:.2f}", f"{each['seconds']:.0f}"]
@@ -208,7 +208,9 @@ _RENDERERS: dict[str, Callable[[Record], str]] = {
     "speed_encode": _speed_encode,
     "speed_index": _speed_index,
     "speed_search": _speed_search,
-    "memory_index": _memory_index,
+    "memory_index": _memory,
+    "memory_attach": _memory,
+    "memory_migrate": _memory,
 }
 
 

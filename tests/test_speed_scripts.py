@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from csr_qdrant.benchmarks import (
+    memory_attach,
     memory_index,
     memory_migrate,
     speed_encode,
     speed_index,
     speed_search,
 )
+from csr_qdrant.benchmarks.memory_peaks import peak_of
 from csr_qdrant.benchmarks.synthetic import random_encoder, random_vectors
 from csr_qdrant.errors import CsrError
 
@@ -72,30 +74,29 @@ def test_speed_index(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
-def test_memory_index(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    memory_index.main(
-        rows=700, d=16, h=64, k=4, optimise=True, folder=tmp_path, output=tmp_path, run=None
-    )
-    results = _record(tmp_path, "memory_index")["results"]
-    peaks = [results[name]["peak_rss_anon_gb"] for name in ("index_vectors", "upsert_codes")]
+@pytest.mark.parametrize(
+    ("module", "ours", "loop"),
+    [
+        (memory_index, "index_vectors", "upsert_codes"),
+        (memory_attach, "attach", "loop"),
+        (memory_migrate, "migrate", "loop"),
+    ],
+)
+def test_memory(
+    module: Any, ours: str, loop: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = {"optimise": True} if module is memory_index else {}
+    module.main(rows=700, d=16, h=64, k=4, folder=tmp_path, output=tmp_path, run=None, **more)
+    name = module.__name__.rpartition(".")[2]
+    results = _record(tmp_path, name)["results"]
+    peaks = [results[run]["peak_rss_anon_gb"] for run in (ours, loop)]
     assert min(peaks) > 0.01
     assert results["difference_gb"] == pytest.approx(peaks[0] - peaks[1])
     assert "goal: below 0.5" in capsys.readouterr().out
-    assert [path.name for path in tmp_path.iterdir()] == ["memory_index.json"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"{name}.json"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 def test_a_failed_run_is_no_measurement(tmp_path: Path) -> None:
     with pytest.raises(CsrError, match="upsert_codes ended with status 1"):
-        memory_index.peak_bytes("upsert_codes", tmp_path, optimise=False)
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
-def test_memory_migrate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    memory_migrate.main(rows=700, d=16, h=64, k=4, folder=tmp_path, output=tmp_path, run=None)
-    results = _record(tmp_path, "memory_migrate")["results"]
-    peaks = [results[name]["peak_rss_anon_gb"] for name in ("migrate", "loop")]
-    assert min(peaks) > 0.01
-    assert results["difference_gb"] == pytest.approx(peaks[0] - peaks[1])
-    assert "goal: below 0.5" in capsys.readouterr().out
-    assert [path.name for path in tmp_path.iterdir()] == ["memory_migrate.json"]
+        peak_of(memory_index.__name__, "upsert_codes", tmp_path, "--no-optimise")
