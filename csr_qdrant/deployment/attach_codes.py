@@ -19,7 +19,7 @@ TOLERANCE = 1e-3
 
 
 class Vectors(NamedTuple):
-    """Points that were read, in arrays: lists of numbers take eight times as much memory."""
+    """Points that were read."""
 
     ids: list[PointId]
     dense: F32  # (n, d)
@@ -46,9 +46,8 @@ class Coder(NamedTuple):
         """Return the points that have a dense vector; another may have taken it away meanwhile."""
         kept = [point for point in points if point.dense is not None]
         dense = np.empty((len(kept), self.encoder.d), np.float32)
-        with np.errstate(over="ignore"):
-            for row, point in enumerate(kept):
-                dense[row] = point.dense
+        for row, point in enumerate(kept):
+            dense[row] = point.dense
         return Vectors([point.id for point in kept], dense, [point.code for point in kept])
 
     def encode(self, vectors: Vectors) -> Encoded:

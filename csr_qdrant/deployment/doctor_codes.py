@@ -9,6 +9,7 @@ from csr_qdrant.explain_sample import sample_points
 from csr_qdrant.explain_usage import Usage, latent_usage
 from csr_qdrant.identity import Identity
 from csr_qdrant.stores.base import Store, StoredPoint
+from csr_qdrant.stores.records import packed
 from csr_qdrant.stores.writing import CodedPoint
 
 ENCODED = 1000  # codes at most that are made once more
@@ -33,7 +34,7 @@ def check_codes(
         seen += len(coded)
         invalid += sum(not _is_valid(point, identity) for point in coded)
         if coder is not None and coded:
-            vectors = coder.vectors([CodedPoint(each.id, each.dense, each.code) for each in coded])
+            vectors = coder.vectors([_coded(point) for point in coded])
             compared += len(vectors.ids)
             wrong += compare(vectors, coder.encode(vectors)).wrong
     chart.metrics |= {
@@ -116,3 +117,7 @@ def _say(chart: Chart, usage: Usage, longest: float, postings: float) -> None:
             f"a query like a document touches {postings:.2f} postings a point: query with fewer "
             "latents (--k), as csr tune chooses them",
         )
+
+
+def _coded(point: StoredPoint) -> CodedPoint:
+    return CodedPoint(point.id, None if point.dense is None else packed(point.dense), point.code)

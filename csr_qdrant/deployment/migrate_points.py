@@ -1,13 +1,14 @@
 """What becomes of a source's points in the copy, and whether the copy has them so."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from csr_qdrant.deployment.attach_codes import Coder, Vectors, same
 from csr_qdrant.deployment.attach_config import BadPoint
 from csr_qdrant.ids import PointId
+from csr_qdrant.stores.records import packed
 from csr_qdrant.stores.whole_points import Vector, WholePoint, is_sparse
 from csr_qdrant.stores.writing import CodedPoint
 
@@ -49,9 +50,11 @@ class Maker(NamedTuple):
 
     def _dense(self, points: Sequence[WholePoint]) -> Vectors:
         assert self.coder is not None
-        rows = [(p.id, p.vectors[self.vector]) for p in points if self.vector in p.vectors]
         # A multivector or a sparse one never stands under this name: the plan made sure.
-        return self.coder.vectors([CodedPoint(i, row, None) for i, row in rows])  # type: ignore[arg-type]
+        rows: list[tuple[PointId, Any]] = [
+            (p.id, p.vectors[self.vector]) for p in points if self.vector in p.vectors
+        ]
+        return self.coder.vectors([CodedPoint(i, packed(row), None) for i, row in rows])
 
     def differing(
         self, wanted: Sequence[WholePoint], stored: Sequence[WholePoint]

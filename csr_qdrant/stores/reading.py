@@ -9,14 +9,14 @@ import numpy.typing as npt
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores.base import Json
 from csr_qdrant.stores.layout import Layout
-from csr_qdrant.stores.records import plain_id
+from csr_qdrant.stores.records import F32, named_vectors, packed, plain_id
 
 
 class ReadPoint(NamedTuple):
     """A point as it was read."""
 
     id: PointId
-    vector: list[float] | None  # None where it was not asked for, or the point has none
+    vector: F32 | None  # (d,); None where it was not asked for, or the point has none
     payload: Json
 
 
@@ -72,11 +72,8 @@ class PointReader(Protocol):
 
 
 def read_point(record: Any, vector: str) -> ReadPoint:
-    """Return an engine's record as a point that was read.
-
-    Engines give a lone unnamed vector bare and others by name.
-    """
-    found = record.vector
-    if isinstance(found, dict):
-        found = found.get(vector)
-    return ReadPoint(plain_id(record.id), found, record.payload or {})
+    """Return an engine's record as a point that was read."""
+    row = named_vectors(record).get(vector)
+    return ReadPoint(
+        plain_id(record.id), None if row is None else packed(row), record.payload or {}
+    )

@@ -8,7 +8,7 @@ from csr_qdrant.codes import SparseCodes
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores.base import Datatype, Json, Schema
 from csr_qdrant.stores.layout import Layout
-from csr_qdrant.stores.records import plain_id
+from csr_qdrant.stores.records import F32, named_vectors, packed, plain_id
 
 Code = tuple[list[int], list[float]]  # indices and values
 
@@ -17,7 +17,7 @@ class CodedPoint(NamedTuple):
     """A point as the writer sees it; its payload is not read."""
 
     id: PointId
-    dense: list[float] | None  # None: the point has lost the vector meanwhile
+    dense: F32 | None  # (d,); None: the point has lost the vector meanwhile
     code: Code | None  # None: it has none
 
 
@@ -110,12 +110,11 @@ class CodeWriter(Protocol):
 
 
 def coded_point(record: Any, dense: str, code: str) -> CodedPoint:
-    """Return an engine's record; engines give a lone unnamed vector bare and others by name."""
-    found = record.vector
-    vectors = found if isinstance(found, dict) else {} if found is None else {"": found}
-    stored = vectors.get(code)
+    """Return an engine's record."""
+    vectors = named_vectors(record)
+    row, stored = vectors.get(dense), vectors.get(code)
     return CodedPoint(
         plain_id(record.id),
-        vectors.get(dense),
+        None if row is None else packed(row),
         None if stored is None else (stored.indices, stored.values),
     )
