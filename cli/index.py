@@ -17,6 +17,7 @@ from csr_qdrant.encoder import Encoder, check_k
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.indexing import IndexConfig, Indexed, finished_rows, index_source
 from csr_qdrant.points import Rows, make_points
+from csr_qdrant.stores.checks import refuse_attached, refuse_deleting
 
 if TYPE_CHECKING:
     from csr_qdrant.embedders import Embedder
@@ -106,6 +107,8 @@ def index(
     with closing(place_of(folder, server)) as place:
         read = rows.opened(source)
         found = place.existing()
+        if found is not None:
+            refuse_deleting(found.schema, place.name) if recreate else refuse_attached(found.schema)
         plan = _plan(place, found, settings, recreate)
         embedder = embedder_for(read, _embedder_uri(out, plan, found, settings), config.device)
         _try_first_rows(read, plan, embedder, config)

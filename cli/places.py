@@ -17,6 +17,7 @@ from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.identity import Identity
 from csr_qdrant.stores.base import Datatype, Json, Schema
+from csr_qdrant.stores.checks import refuse_deleting
 
 if TYPE_CHECKING:
     from csr_qdrant.embedders import Embedder
@@ -106,14 +107,6 @@ class Place(Protocol):
         """Release connections."""
 
 
-def _refuse_attached(found: Existing | None, name: str) -> None:
-    if found is not None and found.schema.attached:
-        raise CsrError(
-            f"{name} was not made by csr-qdrant, which only attached codes to it, so it is not "
-            "deleted: take the codes away with `csr detach`"
-        )
-
-
 def place_of(folder: Path | None, server: ServerSettings) -> Place:
     """Return the place that the arguments of a command name; ConfigError unless it is one."""
     if folder is not None and server.given:
@@ -178,7 +171,9 @@ class FolderPlace:
 
     def delete(self) -> None:
         """Remove the folder, unless another process has it open or it is somebody else's."""
-        _refuse_attached(self.existing(), self.name)
+        found = self.existing()
+        if found is not None:
+            refuse_deleting(found.schema, self.name)
         self.open_store().close()
         shutil.rmtree(self.folder)
 
@@ -281,7 +276,7 @@ class ServerPlace:
         found = self.existing()
         if found is None:
             raise CsrError(f"there is no {self.name}: nothing was deleted")
-        _refuse_attached(found, self.name)
+        refuse_deleting(found.schema, self.name)
         with server_errors(self.name, self.key):
             self.client.delete_collection(self.collection)
 

@@ -19,6 +19,7 @@ from csr_qdrant.errors import ConfigError, CsrError, RowError
 from csr_qdrant.points import Rows, make_points
 from csr_qdrant.sources.base import BLOCK_ROWS, Block, Source
 from csr_qdrant.stores.base import PointBatch
+from csr_qdrant.stores.checks import refuse_attached
 from csr_qdrant.telemetry import span
 
 PROGRESS_KEY = "csr_qdrant_index_"
@@ -119,6 +120,7 @@ def _progress_key(source: Source) -> str:
 
 def check_source(source: Source, collection: Collection) -> None:
     """Raise ConfigError or CsrError if the rows of `source` cannot go into `collection`."""
+    refuse_attached(collection.store.schema)
     if source.kind == "codes" and collection.keeps_dense:
         raise ConfigError(
             f"{collection.store.location} keeps dense vectors for rescoring, but {source.name} "

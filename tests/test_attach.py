@@ -22,6 +22,8 @@ from csr_qdrant.deployment.attach_pages import Pace
 from csr_qdrant.deployment.attach_passes import Sample
 from csr_qdrant.deployment.detach import detach, plan_detach
 from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.indexing import index_source
+from csr_qdrant.sources import open_source
 from csr_qdrant.stores.edge_folder import read_description
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -108,6 +110,18 @@ def test_it_is_a_collection_to_search_but_not_to_write_whole_points_to(target: T
             with pytest.raises(CsrError, match=r"CsrQdrant.*csr attach"):
                 collection.add([1], **given)
     check_codes(target.contents(), ENCODER)
+
+
+def test_files_are_not_indexed_into_it(target: Target, tmp_path: Path) -> None:
+    run(target)
+    np.save(tmp_path / "rows.npy", vectors_of(3, seed=4))
+    before = target.contents()
+    with opened(target) as collection:
+        recorded = collection.store.metadata()
+        with pytest.raises(CsrError, match=r"CsrQdrant.*csr attach"):
+            index_source(open_source(tmp_path / "rows.npy"), collection)
+        assert collection.store.metadata() == recorded  # no progress of a run that cannot be
+    assert target.contents() == before
 
 
 def test_metadata_of_others_stay(tmp_path: Path) -> None:

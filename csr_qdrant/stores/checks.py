@@ -25,6 +25,15 @@ def refuse_attached(schema: Schema) -> None:
         )
 
 
+def refuse_deleting(schema: Schema, name: str) -> None:
+    """Raise CsrError for an attached collection: it is for its owner to delete."""
+    if schema.attached:
+        raise CsrError(
+            f"{name} was not made by csr-qdrant, which only attached codes to it, so it is not "
+            "deleted: take the codes away with `csr detach`"
+        )
+
+
 def check_points(points: PointBatch, schema: Schema) -> None:
     """Raise CsrError unless `points` fit `schema`: equal counts, h, dense shape, finite values."""
     refuse_attached(schema)
