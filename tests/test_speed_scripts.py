@@ -11,6 +11,7 @@ from csr_qdrant.benchmarks import (
     memory_attach,
     memory_index,
     memory_migrate,
+    speed_attach,
     speed_encode,
     speed_index,
     speed_search,
@@ -70,6 +71,18 @@ def test_speed_index(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert set(loops) == {"loop of 64", "loop of 256", "loop of 1024"}
     building = rates["loop of 256 that builds its points"]
     assert results["ratio_to_building_loop"] == pytest.approx(rates["ours"] / building)
+    assert "goal: at least 0.8" in capsys.readouterr().out
+
+
+def test_speed_attach(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    speed_attach.main(rows=600, d=16, h=64, k=4, rounds=1, output=tmp_path)
+    results = _record(tmp_path, "speed_attach")["results"]
+    rates, seconds = results["points_per_s"], results["seconds"]
+    loops = [f"loop of {size}" for size in (64, 256, 1024)]
+    assert set(rates) >= {"attach", "attach and verify", *loops}
+    assert all(rates[name] == pytest.approx(600 / taken[0]) for name, taken in seconds.items())
+    assert results["fastest_loop"] == max(loops, key=lambda name: rates[name])
+    assert results["ratio"] == pytest.approx(rates["attach"] / rates[results["fastest_loop"]])
     assert "goal: at least 0.8" in capsys.readouterr().out
 
 
