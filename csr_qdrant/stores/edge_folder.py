@@ -91,6 +91,11 @@ def _explain(text: str, folder: Path) -> str:
         return f"{folder} is open in another process or handle: close it there and try again"
     if "No space left" in text or "StorageFull" in text or "out of disk" in text.lower():
         return f"the disk that holds {folder} is full: free some space and try again"
+    if "ncompatible config" in text:  # see edge_repair
+        return (
+            f"the segments of {folder} hold different vectors: if `csr attach` or `csr detach` was "
+            "killed there, give that command again; it mends them"
+        )
     return (
         f"the embedded engine failed on {folder}: {text.splitlines()[0] if text else 'no reason'}"
     )

@@ -28,6 +28,7 @@ from csr_qdrant.stores.edge_folder import (
 )
 from csr_qdrant.stores.edge_points import known_ids
 from csr_qdrant.stores.edge_reader import read_layout
+from csr_qdrant.stores.edge_repair import load_shard
 from csr_qdrant.stores.layout import Layout
 from csr_qdrant.stores.records import plain_id
 from csr_qdrant.stores.writing import CodedPoint, Refused, coded_point
@@ -53,12 +54,12 @@ class EdgeCodeWriter(Closing):
     def open(cls, folder: str | Path) -> Self:
         """Open the collection in `folder`, csr-qdrant's own or a bare shard.
 
-        Raises CsrError if there is none, or if it is open elsewhere.
+        One that was killed while it got a name for codes, or lost it, is mended first. Raises
+        CsrError if there is none, or if it is open elsewhere.
         """
         path = Path(folder)
         shard_folder = any_shard_folder(path)
-        with plain_errors(path):
-            shard = engine.EdgeShard.load(str(shard_folder))
+        shard = load_shard(path, shard_folder)
         try:
             return cls(path, shard_folder, shard)
         except BaseException:
