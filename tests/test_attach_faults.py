@@ -1,7 +1,10 @@
 """Attaching to a server that refuses points, splits, is busy or goes away."""
 
 import json
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,14 @@ from qdrant_client import QdrantClient
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from csr_qdrant.deployment.attach import AttachConfig, attach
+from csr_qdrant.deployment.migrate import MigrateConfig, migrate
 from csr_qdrant.errors import CsrError
+from csr_qdrant.stores.server_errors import RetryPolicy
+from csr_qdrant.stores.server_writer import ServerCodeWriter
+from csr_qdrant.stores.whole_points_server import ServerPlace, ServerPoints
 
 sys.path.insert(0, str(Path(__file__).parent))
-from attach_targets import ClientTarget, check_codes, encoder_of, vectors_of
+from attach_targets import QUICK, ClientTarget, check_codes, encoder_of, vectors_of
 
 ENCODER = encoder_of()
 N = 120
@@ -121,3 +128,114 @@ def test_a_key_without_the_right_is_one_sentence_and_a_rerun_ends_it(target: Cli
         run(target, fault)
     report = run(target, lambda ids, call: None)
     assert (report.written, report.complete) == (N, True)
+
+
+class Away(QdrantClient):
+    """A local collection behind a server that goes away at its third write, for good."""
+
+    writes = records = 0  # records: of progress, while it was away
+    leaves_at = 3
+
+    @property
+    def away(self) -> bool:
+        """Whether it has gone."""
+        return self.writes >= self.leaves_at
+
+    def _check(self) -> None:
+        if self.away:
+            raise ResponseHandlingException(httpx.ConnectError("refused"))
+
+    def update_vectors(  # type: ignore[override]
+        self, collection_name: str, points: Any, **options: Any
+    ) -> Any:
+        """Write."""
+        self.writes += 1
+        self._check()
+        return super().update_vectors(collection_name, points, **options)
+
+    def scroll(self, *arguments: Any, **options: Any) -> Any:
+        """Read."""
+        self._check()
+        return super().scroll(*arguments, **options)
+
+    def update_collection(self, *arguments: Any, **options: Any) -> Any:
+        """Record."""
+        self.records += self.away
+        self._check()
+        return super().update_collection(*arguments, **options)
+
+
+@pytest.fixture
+def leaving() -> ClientTarget:
+    made = ClientTarget(Away(":memory:"), "docs")
+    made.upsert(range(N), vectors_of(N))
+    return made
+
+
+def test_a_server_that_goes_away_is_insisted_on_only_once(leaving: ClientTarget) -> None:
+    client: Any = leaving.client
+    config = AttachConfig(vector="text", batch=16, threads=2)
+    few = RetryPolicy(attempts=4, first_s=0.01, longest_s=0.01)
+    with ServerCodeWriter.open(client, "docs", retries=few) as writer:
+        with pytest.raises(CsrError, match="cannot reach the server"):
+            attach(writer, ENCODER, config)
+        assert client.writes >= client.leaves_at + 3  # that was worth four tries
+        assert client.records == 1  # how far it came is not
+        client.leaves_at = client.writes + 1000
+        report = attach(writer, ENCODER, config)
+        client.leaves_at = client.writes + 1
+        with pytest.raises(CsrError):
+            writer.write("csr", [1], ENCODER.encode(vectors_of(1)), only_new=False)
+        assert client.writes == client.leaves_at + 3  # the writer is as patient as it was
+    assert report.complete
+    client.leaves_at = client.writes + 1
+    check_codes(leaving.contents(), ENCODER)
+
+
+def test_migrating_insists_only_once_too(leaving: ClientTarget) -> None:
+    client: Any = leaving.client
+    client.leaves_at = 1000
+    few = RetryPolicy(attempts=4, first_s=0.01, longest_s=0.01)
+    place = ServerPlace(client, "copy", few)
+
+    def leave(phase: str, done: int, total: int) -> None:
+        if phase == "verify":
+            client.leaves_at = client.writes
+            client.records = 0
+
+    config = MigrateConfig(vector="text", batch=16)
+    with ServerPoints.open(client, "docs", retries=few) as source:
+        with pytest.raises(CsrError, match="cannot reach the server"):
+            migrate(source, place, ENCODER, config, leave)
+        assert client.records == 1
+        client.leaves_at = 1000
+        assert migrate(source, place, ENCODER, config).complete
+
+
+def test_ctrl_c_ends_waiting_for_a_server_that_is_away(leaving: ClientTarget) -> None:
+    assert threading.current_thread() is threading.main_thread()
+    client: Any = leaving.client
+    config = AttachConfig(vector="text", batch=16, threads=2)
+    slow = RetryPolicy(attempts=5, first_s=60, longest_s=60)
+
+    def interrupt() -> None:
+        while not client.away:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        interrupted.append(time.perf_counter())
+
+    interrupted: list[float] = []
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with (
+        ServerCodeWriter.open(client, "docs", retries=slow) as writer,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        attach(writer, ENCODER, config)
+    assert time.perf_counter() - interrupted[0] < 2
+    thread.join()
+    client.leaves_at = 1000
+    with ServerCodeWriter.open(client, "docs", retries=QUICK) as writer:
+        assert attach(writer, ENCODER, config).complete
+    check_codes(leaving.contents(), ENCODER)

@@ -170,21 +170,22 @@ def test_a_run_killed_while_mending_is_completed(
 
     target = made.mixed(tmp_path / "s", "coded", "removed", "coded")
     calls: list[Path] = []
+    stops: list[int] = []
     plain = edge_repair._without
 
     def stopping(path: Path, keys: tuple[str, ...], name: str) -> None:
         calls.append(path)
-        if len(calls) == stop:
+        if len(calls) == stops[-1]:
             raise KeyboardInterrupt
         plain(path, keys, name)
 
     monkeypatch.setattr(edge_repair, "_without", stopping)
-    for stop in (1, 2, 3):  # before the first segment, the second one, and the configuration
+    for step in (1, 2, 3):  # before the first segment, the second one, and the configuration
         calls.clear()
+        stops.append(step)
         with pytest.raises(KeyboardInterrupt):
             EdgeCodeWriter.open(target.folder)
-    calls.clear()
-    stop = 0
+    stops.append(0)
     assert detach(target.folder, optimise=False).codes == 0
     assert target.contents() == made.before
 

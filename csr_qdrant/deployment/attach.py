@@ -127,9 +127,12 @@ def _run(passes: Passes, journal: Journal, config: AttachConfig) -> BadPoints:
         journal.enter("done")
         return bad
     except BaseException:
+        passes.writer.insist(False)  # nobody waits minutes for a run that has ended
         with suppress(CsrError):  # what went wrong first is what the user must hear of
             journal.write()
         raise
+    finally:
+        passes.writer.insist(True)
 
 
 def _backfill(passes: Passes, journal: Journal, path: Path | None) -> BadPoints:

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -47,11 +48,13 @@ def pass_over(
     start: PointId | None,
     threads: int,
     pace: Pace,
+    on_failure: Callable[[], object] = lambda: None,
 ) -> None:
     """Read pages from `start` on, `work` on them in threads, and `finish` them in their order.
 
     The next page is read while the last ones are worked on. What `read`, `work` or `finish` raise
-    ends the pass; pages that are being worked on are waited for.
+    ends the pass, as Ctrl-C does: `on_failure` is called, and then what is being read and worked
+    on is waited for.
     """
     running: deque[tuple[Page[P], Future[R]]] = deque()
 
@@ -59,8 +62,8 @@ def pass_over(
         page, future = running.popleft()
         finish(page, future.result())
 
-    with ThreadPoolExecutor(threads, thread_name_prefix="attach") as pool:
-        for page in _read_ahead(read, start):
+    with _pool(threads, "attach", on_failure) as pool:
+        for page in _read_ahead(read, start, on_failure):
             while len(running) >= threads:
                 finish_first()
             pace.wait(page.size)
@@ -70,11 +73,26 @@ def pass_over(
 
 
 def _read_ahead(
-    read: Callable[[PointId | None], Page[P]], start: PointId | None
+    read: Callable[[PointId | None], Page[P]],
+    start: PointId | None,
+    on_failure: Callable[[], object],
 ) -> Iterator[Page[P]]:
-    with ThreadPoolExecutor(1, thread_name_prefix="attach-read") as pool:
+    with _pool(1, "attach-read", on_failure) as pool:
         coming: Future[Page[P]] | None = pool.submit(read, start)
         while coming is not None:
             page = coming.result()
             coming = None if page.following is None else pool.submit(read, page.following)
             yield page
+
+
+@contextmanager
+def _pool(
+    threads: int, name: str, on_failure: Callable[[], object]
+) -> Iterator[ThreadPoolExecutor]:
+    """Give a pool whose threads are waited for at the end, after `on_failure` if that is one."""
+    with ThreadPoolExecutor(threads, thread_name_prefix=name) as pool:
+        try:
+            yield pool
+        except BaseException:
+            on_failure()
+            raise

@@ -108,6 +108,7 @@ class Passes:
             start=start,
             threads=self._threads,
             pace=self._pace,
+            on_failure=lambda: self.writer.insist(False),
         )
         counts.written += counts.written_in_pass
         return counts.written_in_pass
@@ -152,6 +153,7 @@ class Passes:
             start=journal.offset,
             threads=self._threads,
             pace=self._pace,
+            on_failure=lambda: self.writer.insist(False),
         )
 
     def _mend(self, vectors: Vectors) -> _Checked:

@@ -115,7 +115,15 @@ class Passes:
         def finish(page: Page[list[PointId]], gone: int) -> None:
             self.counts.removed += gone
 
-        pass_over(read, work, finish, start=None, threads=self._threads, pace=Pace(None))
+        pass_over(
+            read,
+            work,
+            finish,
+            start=None,
+            threads=self._threads,
+            pace=Pace(None),
+            on_failure=self._stop_insisting,
+        )
 
     def check_sample(self) -> tuple[int, int]:
         """Return how many points were compared once more, and how many differed."""
@@ -134,7 +142,19 @@ class Passes:
 
         self.counts.without_code = self.counts.refused = self.counts.unsettled = 0
         self.sample, self._done = Sample(), 0
-        pass_over(read, work, finish, start=start, threads=self._threads, pace=self._pace)
+        pass_over(
+            read,
+            work,
+            finish,
+            start=start,
+            threads=self._threads,
+            pace=self._pace,
+            on_failure=self._stop_insisting,
+        )
+
+    def _stop_insisting(self) -> None:
+        self._source.insist(False)
+        self._target.insist(False)
 
     def _note(self, phase: str, page: Page[list[WholePoint]], did: _Done, bad: BadPoints) -> None:
         bad.add([*did.made.bad, *did.refused])

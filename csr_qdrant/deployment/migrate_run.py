@@ -76,9 +76,13 @@ class Run:
             journal.enter("done")
             return bad
         except BaseException:
+            self._target.insist(False)  # nobody waits minutes for a run that has ended
             with suppress(CsrError):  # what went wrong first is what the user must hear of
                 journal.write()
             raise
+        finally:
+            self._source.insist(True)
+            self._target.insist(True)
 
     def _report(
         self, passes: Passes, bad: BadPoints, seconds: float, optimised: float

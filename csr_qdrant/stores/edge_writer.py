@@ -182,6 +182,9 @@ class EdgeCodeWriter(Closing):
         """Remove the codes of points."""
         self._update(engine.UpdateOperation.delete_vectors(known_ids(ids), [name]))
 
+    def insist(self, on: bool) -> None:
+        """Do nothing: an engine in this process is never away."""
+
     def flush(self) -> None:
         """Make everything written so far durable."""
         with plain_errors(self._folder):

@@ -2,6 +2,7 @@
 
 import json
 import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,14 @@ from qdrant_client.http.exceptions import (
     ResponseHandlingException,
     UnexpectedResponse,
 )
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_when_event_set,
+)
 
 from csr_qdrant.errors import ConfigError, CsrError
 
@@ -48,11 +56,16 @@ class RetryPolicy:
                 f"{self.longest_s} s"
             )
 
-    def call(self, function: Callable[[], T]) -> T:
-        """Return what `function` returns, called until it does or the policy gives up."""
+    def call(self, function: Callable[[], T], hurry: threading.Event | None = None) -> T:
+        """Return what `function` returns, called until it does or the policy gives up.
+
+        `hurry`, which any thread may set, ends a pause at once and makes the next try the last.
+        """
+        hurry = hurry or threading.Event()
         retrying = Retrying(
             retry=retry_if_exception(may_pass),
-            stop=stop_after_attempt(self.attempts),
+            stop=stop_after_attempt(self.attempts) | stop_when_event_set(hurry),
+            sleep=sleep_using_event(hurry),
             wait=self._pause,
             reraise=True,
         )

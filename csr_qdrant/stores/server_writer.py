@@ -1,5 +1,6 @@
 """Writes codes into any collection on a Qdrant server or cluster, beside what it holds."""
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeVar
 
@@ -40,6 +41,7 @@ class ServerCodeWriter(Closing):
         self._retries = retries
         self._owns_client = owns_client
         self._closed = False
+        self._hurry = threading.Event()
 
     @classmethod
     def open(
@@ -186,6 +188,13 @@ class ServerCodeWriter(Closing):
         chosen = models.Filter(must=[models.HasIdCondition(has_id=list(ids))])
         self._call(lambda: self._client.delete_vectors(self._name, [name], chosen))
 
+    def insist(self, on: bool) -> None:
+        """Ask again while the server is busy or away, as at first, or from now on only once."""
+        if on:
+            self._hurry.clear()
+        else:
+            self._hurry.set()
+
     def flush(self) -> None:
         """Do nothing: a write returns only when the server keeps it."""
 
@@ -209,7 +218,7 @@ class ServerCodeWriter(Closing):
         if self._closed:
             raise CsrError(f"{self.location} is closed: open it again")
         with server_errors(self.location, self._client.init_options.get("api_key")):
-            return self._retries.call(function)
+            return self._retries.call(function, self._hurry)
 
 
 def _filter(having: str, lacking: str | None) -> models.Filter:

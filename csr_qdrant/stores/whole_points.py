@@ -92,6 +92,12 @@ class WholePoints(Protocol):
     def ensure_indexes(self, indexes: Mapping[str, Json]) -> None:
         """Make the payload indexes that are not there yet."""
 
+    def insist(self, on: bool) -> None:
+        """Go on asking while the engine is busy or away, as at first, or ask only once.
+
+        From any thread: with False, those that wait for another try wake up and make their last.
+        """
+
     def flush(self) -> None:
         """Make everything written so far durable."""
 

@@ -99,6 +99,12 @@ class CodeWriter(Protocol):
     def remove(self, name: str, ids: Sequence[PointId]) -> None:
         """Remove the codes of points."""
 
+    def insist(self, on: bool) -> None:
+        """Go on asking while the engine is busy or away, as at first, or ask only once.
+
+        From any thread: with False, those that wait for another try wake up and make their last.
+        """
+
     def flush(self) -> None:
         """Make everything written so far durable."""
 
