@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ROWS_WORTH_A_THREAD = 64
 CHUNK_BYTES = 1 << 20  # of pre-activations that every pass but the first finds in a core's cache
+N = TypeVar("N", np.float32, np.int16)
 SMALLEST = np.nextafter(np.float32(0), np.float32(1))  # above zero
 
 
@@ -69,13 +70,13 @@ def _candidates(activations: "F32", offset: "F32", k: int) -> "npt.NDArray[np.in
     """
     with np.errstate(over="ignore", invalid="ignore"):
         activations += offset
-    bounds = _lower_bounds(activations, k)
+    bounds = lower_bounds(activations, k)
     if not np.isfinite(bounds).all():
         raise CsrError("the dense vectors overflow float32 in the encoder: scale them as trained")
     return np.flatnonzero(activations >= np.maximum(bounds, SMALLEST)[:, None])
 
 
-def _lower_bounds(activations: "F32", k: int) -> "F32":
+def lower_bounds(activations: "npt.NDArray[N]", k: int) -> "npt.NDArray[N]":
     """Return a number a row, (n,), that at least k of its entries reach, and few more than k.
 
     Each row is folded into strips of at least 4k columns and the largest entry of each column is
@@ -88,5 +89,5 @@ def _lower_bounds(activations: "F32", k: int) -> "F32":
     maxima = activations
     if strips > 1:  # columns left over at the end are not needed for a bound
         maxima = activations[:, : strips * width].reshape(n, strips, width).max(axis=1)
-    bounds: F32 = np.partition(maxima, width - k, axis=1)[:, width - k]
+    bounds: npt.NDArray[N] = np.partition(maxima, width - k, axis=1)[:, width - k]
     return bounds

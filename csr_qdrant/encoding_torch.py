@@ -10,6 +10,7 @@ import torch
 
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.encoder import F32, Encoder, Kernel
+from csr_qdrant.encoding_bf16 import bf16_encode, worth_bf16
 from csr_qdrant.encoding_numpy import strongest_codes
 from csr_qdrant.errors import ConfigError
 
@@ -72,8 +73,9 @@ def _cpu_kernel(encoder: Encoder, k: int) -> Kernel:
         products = torch.mm(_tensor(rows), transposed, out=memory[: len(rows)])
         return strongest_codes(products.numpy(), encoder.offset, k, torch.get_num_threads())
 
+    encode_block = bf16_encode(encoder, k, encode) if worth_bf16(encoder, k) else encode
     block_bytes = min(THREAD_BYTES, THREADS_BYTES // torch.get_num_threads())
-    return Kernel(encode, block_bytes, _side_by_side)
+    return Kernel(encode_block, block_bytes, _side_by_side)
 
 
 def _side_by_side(encode: Callable[[int], SparseCodes], blocks: range) -> Iterator[SparseCodes]:
