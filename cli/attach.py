@@ -26,6 +26,9 @@ Folder = Annotated[
 ]
 
 
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before codes are removed.")]
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings:
     """Which encoder makes the codes."""
@@ -45,6 +48,7 @@ def attach(
     settings: EncoderSettings,
     config: AttachConfig,
     folder: Folder = None,
+    yes: Yes = False,
     dry_run: DryRun = False,
     json: AsJson = False,
     quiet: Quiet = False,
@@ -61,9 +65,11 @@ def attach(
         with open_writer(place) as writer:
             plan = plan_attach(writer, encoder, config)
             if dry_run:
-                out.result({"dry_run": True, **plan.to_json()}, "would attach: " + _costs(plan))
+                told = "would attach: " + _costs(plan, config)
+                out.result({"dry_run": True, **plan.to_json()}, told)
                 return
-            out.note(_costs(plan))
+            _confirm(out, plan, config, yes)
+            out.note(_costs(plan, config))
             report = _attach(out, writer, encoder, config)
     if report.bad and config.bad_rows is not None:
         out.warn(f"{report.bad:,} points cannot have a code: see {config.bad_rows}")
@@ -93,6 +99,14 @@ def _encoder(place: Place, given: Path | None) -> Encoder:
     return encoder
 
 
+def _confirm(out: Output, plan: AttachPlan, config: AttachConfig, yes: bool) -> None:
+    """Ask before codes are removed that nothing could make again."""
+    if not (config.remove_orphans and plan.orphans) or yes:
+        return
+    if not out.confirm(f"Remove {_orphans(plan)} from {plan.location}?"):
+        raise ConfigError(f"{plan.location} was left as it is: confirm, or pass --yes")
+
+
 def _attach(
     out: Output, writer: "CodeWriter", encoder: Encoder, config: AttachConfig
 ) -> AttachReport:
@@ -110,15 +124,25 @@ def _attach(
         raise
 
 
-def _costs(plan: AttachPlan) -> str:
-    vector = f"vector {plan.vector!r}" if plan.vector else "the unnamed vector"
+def _vector(plan: AttachPlan) -> str:
+    return f"vector {plan.vector!r}" if plan.vector else "the unnamed vector"
+
+
+def _orphans(plan: AttachPlan) -> str:
+    return f"{plan.orphans:,} codes of points that have lost {_vector(plan)}"
+
+
+def _costs(plan: AttachPlan, config: AttachConfig) -> str:
     graph = ", whose graphs (HNSW) the engine then builds anew" if plan.lacking else ""
     earlier = {"backfill": "; goes on with an earlier run", "verify": "; goes on with verifying"}
+    fate = "are removed" if config.remove_orphans else "stay"
+    orphans = f"; {_orphans(plan)} {fate}" if plan.orphans else ""
     return (
-        f"{plan.lacking:,} of {plan.points:,} points of {plan.location} get codes of {vector} as "
-        f"{plan.name!r} (k={plan.k}, {plan.datatype}): about {_mb(plan.index_bytes)} of index and "
-        f"{_mb(plan.stored_bytes)} stored; {_mb(plan.copied_bytes)} of dense vectors move with "
-        f"the points{graph}{earlier.get(plan.phase or '', '')}"
+        f"{plan.lacking:,} of {plan.points:,} points of {plan.location} get codes of "
+        f"{_vector(plan)} as {plan.name!r} (k={plan.k}, {plan.datatype}): about "
+        f"{_mb(plan.index_bytes)} of index and {_mb(plan.stored_bytes)} stored; "
+        f"{_mb(plan.copied_bytes)} of dense vectors move with the points{graph}"
+        f"{earlier.get(plan.phase or '', '')}{orphans}"
     )
 
 
@@ -135,6 +159,7 @@ def _done(report: AttachReport) -> str:
             (report.without_code, "points have no active latent"),
             (report.bad, "points cannot have a code"),
             (report.lacking, "points lack one: run it again"),
+            (report.orphans, "codes stay at points that have lost their dense vector"),
             (report.unsettled, "points kept changing: run it again"),
             (report.sampled_wrong, "of a sample are wrong: run it again"),
         )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from csr_qdrant.cli.attach import open_writer
+from csr_qdrant.cli.attach import Yes, open_writer
 from csr_qdrant.cli.options import AsJson, DryRun, configured
 from csr_qdrant.cli.output import Output
 from csr_qdrant.cli.places import ServerSettings, place_of
@@ -18,7 +18,6 @@ Folder = Annotated[
     Path | None,
     typer.Argument(metavar="[FOLDER]", help="Collection of Qdrant Edge, unless on a server."),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before codes are removed.")]
 
 
 @configured

@@ -53,6 +53,9 @@ class Target(Protocol):
     def delete(self, ids: list[int]) -> None:
         """Delete points."""
 
+    def drop_dense(self, ids: list[int]) -> None:
+        """Take the dense vectors of points away, and nothing else."""
+
     def contents(self) -> dict[Any, tuple[Any, dict[str, Any]]]:
         """Return payload and vectors of each point; sparse ones as pairs of lists."""
 
@@ -96,6 +99,10 @@ class EdgeTarget:
         with self.shard() as shard:
             shard.update(engine.UpdateOperation.delete_points(list(ids)))
 
+    def drop_dense(self, ids: list[int]) -> None:
+        with self.shard() as shard:
+            shard.update(engine.UpdateOperation.delete_vectors(list(ids), ["text"]))
+
     def contents(self) -> dict[Any, tuple[Any, dict[str, Any]]]:
         request = engine.ScrollRequest(limit=10**6, with_payload=True, with_vector=True)
         with self.shard() as shard:
@@ -131,6 +138,9 @@ class ClientTarget:
 
     def delete(self, ids: list[int]) -> None:
         self.client.delete(self.name, models.PointIdsList(points=list(ids)), wait=True)
+
+    def drop_dense(self, ids: list[int]) -> None:
+        self.client.delete_vectors(self.name, ["text"], list(ids), wait=True)
 
     def contents(self) -> dict[Any, tuple[Any, dict[str, Any]]]:
         found, _ = self.client.scroll(self.name, limit=10**6, with_payload=True, with_vectors=True)

@@ -81,6 +81,25 @@ def test_points_that_the_server_refuses_are_named_and_stop_nothing(
     check_codes(target.contents(), ENCODER)
 
 
+def test_codes_that_the_server_will_not_replace_are_removed(
+    target: ClientTarget, tmp_path: Path
+) -> None:
+    run(target, lambda ids, call: None)
+    target.change([9], vectors_of(1, seed=5))
+
+    def fault(ids: list[int], call: int) -> None:
+        if 9 in ids:
+            raise answer(400, "Wrong input: something about this point")
+
+    for removed in (1, 0):
+        report = run(target, fault, tmp_path / "bad.jsonl")
+        assert (report.bad, report.removed, report.coded) == (1, removed, N - 1)
+        assert report.complete
+        (line,) = (tmp_path / "bad.jsonl").read_text("utf-8").splitlines()
+        assert json.loads(line)["id"] == 9
+    assert "csr" not in target.contents()[9][1]  # the old one was that of another vector
+
+
 def test_a_server_that_refuses_all_is_at_fault_itself(target: ClientTarget) -> None:
     def fault(ids: list[int], call: int) -> None:
         raise answer(400, "Wrong input: no such thing")

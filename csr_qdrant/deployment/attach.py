@@ -84,6 +84,7 @@ def attach(
         bad_examples=tuple(bad.examples),
         points=target.count(plan.vector),
         coded=target.count(plan.vector) - target.count(plan.vector, plan.name),
+        orphans=target.count(plan.name, plan.vector),
         sampled=sampled,
         sampled_wrong=wrong,
         unsettled=passes.counts.unsettled,
@@ -119,11 +120,14 @@ def _prepare(writer: CodeWriter, encoder: Encoder, plan: AttachPlan) -> None:
 def _run(passes: Passes, journal: Journal, config: AttachConfig) -> BadPoints:
     """Go over the points until all have been seen with the code that they should have."""
     try:
-        bad = _backfill(passes, journal, config.bad_rows)
-        if config.verify:
-            if journal.phase != "verify":
-                journal.enter("verify")
-            passes.verify(journal)
+        with bad_points(config.bad_rows) as bad:
+            _backfill(passes, journal, bad)
+            if config.verify:
+                if journal.phase != "verify":
+                    journal.enter("verify")
+                passes.verify(bad, journal)
+            if config.remove_orphans:
+                passes.remove_orphans()
         journal.enter("done")
         return bad
     except BaseException:
@@ -135,7 +139,7 @@ def _run(passes: Passes, journal: Journal, config: AttachConfig) -> BadPoints:
         passes.writer.insist(True)
 
 
-def _backfill(passes: Passes, journal: Journal, path: Path | None) -> BadPoints:
+def _backfill(passes: Passes, journal: Journal, bad: BadPoints) -> None:
     """Write codes until a pass over all that lack one finds none to write.
 
     That last pass also tells which points cannot have a code.
@@ -145,8 +149,6 @@ def _backfill(passes: Passes, journal: Journal, path: Path | None) -> BadPoints:
         passes.backfill(BadPoints(None), offset, journal)
     for number in range(1, BACKFILL_PASSES + 1):
         first = number == 1 and offset is None and journal.phase == "backfill"
-        with bad_points(path) as bad:
-            written = passes.backfill(bad, None, journal if first else None)
-        if not written or number == BACKFILL_PASSES:
+        bad.restart()
+        if not passes.backfill(bad, None, journal if first else None):
             break
-    return bad

@@ -24,6 +24,14 @@ class BadPoints:
         self.count = 0
         self.examples: list[BadPoint] = []
 
+    def restart(self) -> None:
+        """Forget the points so far: they are looked at once more."""
+        self.count = 0
+        self.examples.clear()
+        if self._file is not None:
+            self._file.seek(0)
+            self._file.truncate()
+
     def add(self, points: Sequence[BadPoint]) -> None:
         """Take more bad points, from any thread."""
         with self._lock:

@@ -42,6 +42,7 @@ def plan_attach(writer: CodeWriter, encoder: Encoder, config: AttachConfig) -> A
         fingerprint=identity.fingerprint,
         points=points,
         lacking=writer.count(dense.name, name) if exists else points,
+        orphans=writer.count(name, dense.name) if exists else 0,
         phase=stored_phase(writer.metadata()) if recorded else None,
     )
 

@@ -40,6 +40,12 @@ class AttachConfig:
         default=True,
         metadata={"help": "Encode every stored vector once more and mend codes that differ."},
     )
+    remove_orphans: bool = field(
+        default=False,
+        metadata={
+            "help": "Remove codes of points that have lost their dense vector; default: they stay."
+        },
+    )
     optimise: bool = field(
         default=True, metadata={"help": "Build the indexes at the end (embedded engine)."}
     )
@@ -76,6 +82,7 @@ class AttachPlan:
     fingerprint: str
     points: int  # that have the dense vector
     lacking: int  # of them, without a code
+    orphans: int  # codes of points that have lost the dense vector
     phase: (
         str | None
     )  # where an earlier run stopped: backfill, verify or done; None: none was there
@@ -124,12 +131,13 @@ class AttachReport:
     plan: AttachPlan
     written: int  # codes of points that had none
     rewritten: int  # codes that no longer fitted their dense vector
-    removed: int  # codes of dense vectors that no longer have a direction
+    removed: int  # codes of dense vectors that cannot have one any more, or, if told, are gone
     without_code: int  # points whose dense vector has no active latent
     bad: int  # points whose vector is NaN, infinite or zero, or that the engine refused
     bad_examples: tuple[BadPoint, ...]  # some of them
     points: int  # that have the dense vector
     coded: int  # of them, with a code
+    orphans: int  # codes that stay at points which have lost the dense vector
     sampled: int  # codes of this run, looked at once more
     sampled_wrong: int
     unsettled: int  # points that others kept changing while they were looked at
@@ -139,9 +147,7 @@ class AttachReport:
     @property
     def lacking(self) -> int:
         """Points that could have a code and have none: written by others during the last pass."""
-        # What verifying removed had a code when the last pass counted those that cannot have one.
-        without = self.without_code + self.bad + self.removed
-        return max(0, self.points - self.coded - without)
+        return max(0, self.points - self.coded - self.without_code - self.bad)
 
     @property
     def complete(self) -> bool:

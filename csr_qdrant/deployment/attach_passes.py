@@ -56,7 +56,7 @@ class _Checked(NamedTuple):
     """What the verifying of a page came to."""
 
     rewritten: int
-    removed: int
+    removed: list[BadPoint | None]  # why each code was removed; None: no latent is active
     unsettled: int
 
 
@@ -133,14 +133,19 @@ class Passes:
 
     # --- all codes ---------------------------------------------------------------------------
 
-    def verify(self, journal: Journal) -> None:
-        """Encode every stored vector once more and mend codes that are missing or others."""
+    def verify(self, bad: BadPoints, journal: Journal) -> None:
+        """Encode every stored vector once more and mend codes that are missing or others.
+
+        Points whose code had to be removed are `bad`, too: they had one when the rest was found.
+        """
         counts, done = self.counts, 0
 
         def finish(page: Page[Vectors], checked: _Checked) -> None:
             nonlocal done
             counts.rewritten += checked.rewritten
-            counts.removed += checked.removed
+            counts.removed += len(checked.removed)
+            counts.without_code += checked.removed.count(None)
+            bad.add([each for each in checked.removed if each is not None])
             counts.unsettled += checked.unsettled
             done += page.size
             self._on_points("verify", done, max(done, self.plan.points))
@@ -162,30 +167,45 @@ class Passes:
         A point may be written by others between our reading it and our writing of its code, which
         would then be that of the old vector: hence the second look.
         """
-        rewritten = removed = 0
+        rewritten = 0
+        removed: dict[PointId, BadPoint | None] = {}
         for _ in range(SETTLING_ROUNDS):
             encoded = self._encode(vectors)
             wrong = compare(vectors, encoded)
+            for point in encoded.ids:  # its vector is another one by now
+                removed.pop(point, None)
             if not wrong.wrong:
-                return _Checked(rewritten, removed, 0)
+                return _Checked(rewritten, list(removed.values()), 0)
             ids = [encoded.ids[row] for row in wrong.rows]
-            gone = self._replace(ids, encoded, wrong.rows)
-            if wrong.surplus:
-                self.writer.remove(self.plan.name, wrong.surplus)
-            rewritten += len(ids) - len(gone)
-            removed += len(wrong.surplus)
-            again = [point for point in ids if point not in gone] + wrong.surplus
+            refused = self._replace(ids, encoded, wrong.rows)
+            rewritten += len(ids) - len(refused)
+            why = {each.id: each for each in encoded.bad} | refused
+            old = dict(zip(vectors.ids, vectors.stored, strict=True))
+            # A code that cannot be replaced is that of another vector: worse than none.
+            surplus = wrong.surplus + [point for point in refused if old[point] is not None]
+            if surplus:
+                self.writer.remove(self.plan.name, surplus)
+            removed |= {point: why.get(point) for point in surplus}
+            again = [point for point in ids if point not in refused] + wrong.surplus
             vectors = self._retrieve(again)
         left = compare(vectors, self._encode(vectors)).wrong
-        return _Checked(rewritten, removed, left)
+        return _Checked(rewritten, list(removed.values()), left)
 
-    def _replace(self, ids: list[PointId], encoded: Encoded, rows: list[int]) -> set[PointId]:
-        """Write codes over others; return the ids that the engine refused."""
+    def _replace(
+        self, ids: list[PointId], encoded: Encoded, rows: list[int]
+    ) -> dict[PointId, BadPoint]:
+        """Write codes over others; return the points that the engine refused."""
         if not ids:
-            return set()
+            return {}
         codes = encoded.codes[rows]
         refused = self.writer.write(self.plan.name, ids, codes, only_new=False)
-        return {each.id for each in refused}
+        return {each.id: BadPoint(*each) for each in refused}
+
+    def remove_orphans(self) -> None:
+        """Remove codes of points that have lost the dense vector."""
+        vector, name = self.plan.vector, self.plan.name
+        self.counts.removed += self.writer.count(name, vector)
+        self.writer.remove_orphans(vector, name)
 
     # --- a look at the end -------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ class DetachPlan:
     name: str  # the vector name of the codes
     vector: str  # the dense vectors, which stay; empty: the unnamed one
     fingerprint: str  # of the encoder
-    codes: int  # points with a dense vector and a code
+    codes: int  # points that have one
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -48,8 +48,7 @@ def plan_detach(writer: CodeWriter) -> DetachPlan:
     writer.check_features()
     codes = 0
     if recorded.code_name in writer.layout().sparse:  # an earlier run may have removed them
-        dense, name = recorded.dense_name, recorded.code_name
-        codes = writer.count(dense) - writer.count(dense, name)
+        codes = writer.count(recorded.code_name)
     return DetachPlan(
         location=writer.location,
         name=recorded.code_name,

@@ -182,6 +182,11 @@ class EdgeCodeWriter(Closing):
         """Remove the codes of points."""
         self._update(engine.UpdateOperation.delete_vectors(known_ids(ids), [name]))
 
+    def remove_orphans(self, dense: str, name: str) -> None:
+        """Remove the codes of points that have no vector `dense`."""
+        operation = engine.UpdateOperation.delete_vectors_by_filter
+        self._update(operation(_filter(name, dense), [name]))
+
     def insist(self, on: bool) -> None:
         """Do nothing: an engine in this process is never away."""
 

@@ -188,6 +188,11 @@ class ServerCodeWriter(Closing):
         chosen = models.Filter(must=[models.HasIdCondition(has_id=list(ids))])
         self._call(lambda: self._client.delete_vectors(self._name, [name], chosen))
 
+    def remove_orphans(self, dense: str, name: str) -> None:
+        """Remove the codes of points that have no vector `dense`."""
+        chosen = _filter(name, dense)
+        self._call(lambda: self._client.delete_vectors(self._name, [name], chosen))
+
     def insist(self, on: bool) -> None:
         """Ask again while the server is busy or away, as at first, or from now on only once."""
         if on:

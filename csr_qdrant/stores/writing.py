@@ -99,6 +99,9 @@ class CodeWriter(Protocol):
     def remove(self, name: str, ids: Sequence[PointId]) -> None:
         """Remove the codes of points."""
 
+    def remove_orphans(self, dense: str, name: str) -> None:
+        """Remove the codes of points that have no vector `dense`."""
+
     def insist(self, on: bool) -> None:
         """Go on asking while the engine is busy or away, as at first, or ask only once.
 
