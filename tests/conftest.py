@@ -3,6 +3,8 @@
 import json
 import os
 import runpy
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from csr_qdrant.stores.base import Schema, Store
+
+sys.path.insert(0, str(Path(__file__).parent))
+from engines import ENGINES, open_client
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -35,27 +40,33 @@ os.environ.setdefault("LANGSMITH_TRACING", "false")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
-@pytest.fixture(params=["edge", "memory", pytest.param("server", marks=pytest.mark.server)])
+@pytest.fixture(params=ENGINES)
 def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeStore]:
     """Give a function (schema, metadata) -> empty store, over every engine in turn."""
     if request.param == "edge":
         yield from _edge(tmp_path)
-    elif request.param == "memory":
-        from qdrant_client import QdrantClient
-
-        yield from _client(QdrantClient(":memory:"))
     else:
-        yield from _client(server_client())
+        yield from _client(open_client(request.param, request))
 
 
-def server_client() -> "QdrantClient":
-    """Return a client of the server at QDRANT_URL; skip the test if there is none."""
-    url = os.environ.get("QDRANT_URL")
-    if not url:
-        pytest.skip("QDRANT_URL is not set")
-    from csr_qdrant.stores.server import connect
+@pytest.fixture(scope="session")
+def rest_process() -> Iterator[str]:
+    """Give the URL of a server of `rest_server.py`, in a process of its own."""
+    command = [sys.executable, str(Path(__file__).with_name("rest_server.py")), "--until-eof"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.stdin.close()
 
-    return connect(url, api_key=os.environ.get("QDRANT_API_KEY"))
+
+@pytest.fixture
+def rest_url(rest_process: str) -> str:
+    """Give the URL of a server that speaks Qdrant's REST interface and holds nothing."""
+    import httpx
+
+    httpx.put(f"{rest_process}/stub/reset", content=b"").raise_for_status()
+    return rest_process
 
 
 def _edge(folder: Path) -> Iterator[MakeStore]:

@@ -28,7 +28,7 @@ class RestServer:
     """A server in a thread of this process, at `url`; closed at the end of a `with` block.
 
     `faults` may be told what goes wrong at any time, in this process, or by `PUT /stub/faults` with
-    the shares as JSON.
+    the shares as JSON. `PUT /stub/reset` forgets all collections and faults.
     """
 
     def __init__(self, port: int = 0, shares: Shares | None = None, seed: int = 0) -> None:
@@ -72,8 +72,11 @@ class _Handler(BaseHTTPRequestHandler):
         rest: RestServer = self.server.rest  # type: ignore[attr-defined]
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = self.path.partition("?")[0]
-        if path == "/stub/faults":
-            rest.faults.shares = Shares(**json.loads(raw))
+        if path.startswith("/stub/"):
+            if path == "/stub/faults":
+                rest.faults.shares = Shares(**json.loads(raw))
+            else:
+                rest.engine, rest.faults = Engine(), Faults()
             self._send(Answer(200, {"result": True, "status": "ok", "time": 0.0}))
             return
         fault = rest.faults.next(self.command, path)

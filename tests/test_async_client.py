@@ -24,9 +24,11 @@ ROW = dense_vectors()[11]
 OTHER = {"other": [1.0, 0.0]}
 
 
-async def opened(encoder: Encoder, **settings: Any) -> tuple[Calls, AsyncCsrQdrant]:
+async def opened(
+    encoder: Encoder, url: str | None = None, **settings: Any
+) -> tuple[Calls, AsyncCsrQdrant]:
     """Return a collection with 40 points, written through AsyncCsrQdrant."""
-    calls = Calls(AsyncQdrantClient(":memory:"))
+    calls = Calls(AsyncQdrantClient(url or ":memory:", check_compatibility=False))
     client: Any = calls
     await client.create_collection("c", **configs("text"))
     ours = AsyncCsrQdrant(
@@ -38,14 +40,16 @@ async def opened(encoder: Encoder, **settings: Any) -> tuple[Calls, AsyncCsrQdra
     return calls, ours
 
 
-def synchronous(encoder: Encoder) -> CsrQdrant:
-    raw = QdrantClient(":memory:")
+def synchronous(encoder: Encoder, url: str | None = None) -> CsrQdrant:
+    raw = QdrantClient(url or ":memory:", check_compatibility=False)
+    raw.delete_collection("c")
     raw.create_collection("c", **configs("text"))
     ours = CsrQdrant(raw, encoder, dense_name="text", embedder=Words(dense_vectors()))
     ours.upsert("c", points("text", dense_vectors()))
     return ours
 
 
+@pytest.mark.parametrize("kind", ["memory", "rest"])
 @pytest.mark.parametrize(
     ("ask", "call"),
     [
@@ -66,16 +70,22 @@ def synchronous(encoder: Encoder) -> CsrQdrant:
     ],
 )
 def test_answers_are_those_of_the_synchronous_client(
-    tiny_encoder: Encoder, ask: Callable[[Any], Any], call: str | None
+    tiny_encoder: Encoder,
+    ask: Callable[[Any], Any],
+    call: str | None,
+    kind: str,
+    request: pytest.FixtureRequest,
 ) -> None:
+    url = request.getfixturevalue("rest_url") if kind == "rest" else None
+
     async def answered() -> Any:
-        calls, ours = await opened(tiny_encoder)
+        calls, ours = await opened(tiny_encoder, url)
         found = await ask(ours)
         assert calls.made == ([call] if call else [])
         return found, (await ours.client.retrieve("c", [5], with_vectors=True))
 
-    expected = synchronous(tiny_encoder)
     found, stored = asyncio.run(answered())
+    expected = synchronous(tiny_encoder, url)
     wanted = ask(expected)
     if call == "update_vectors":  # each engine counts its own writes
         assert found.status == wanted.status

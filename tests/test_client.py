@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import UnexpectedResponse
 from qdrant_client.http.models import QueryResponse
 
 from csr_qdrant import Collection, CsrQdrant
@@ -30,6 +31,7 @@ from client_world import (
     ranked_by_code,
     stored,
 )
+from engines import open_client
 
 
 class World(NamedTuple):
@@ -41,10 +43,13 @@ class World(NamedTuple):
     encoder: Encoder
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(
+    params=[("memory", "unnamed"), ("memory", "named"), ("rest", "named")], ids="-".join
+)
 def world(request: pytest.FixtureRequest, tiny_encoder: Encoder) -> Iterator[World]:
     """Give a collection with 40 points that were written through CsrQdrant."""
-    raw, name, vectors = QdrantClient(":memory:"), NAMES[request.param], dense_vectors()
+    kind, named = request.param
+    raw, name, vectors = open_client(kind, request), NAMES[named], dense_vectors()
     raw.create_collection("c", **configs(name))
     calls = Calls(raw)
     client: Any = calls
@@ -356,7 +361,7 @@ def test_queries_that_cannot_work(world: World) -> None:
 
 
 def test_what_the_client_raises_comes_through(world: World) -> None:
-    with pytest.raises(ValueError, match="missing"):
+    with pytest.raises((ValueError, UnexpectedResponse), match="missing"):
         world.ours.query("missing", world.vectors[0])
 
 
@@ -406,5 +411,5 @@ def test_check_finds_another_encoder_and_foreign_collections(
     Collection.create_on(world.raw, "own", tiny_encoder, keep_dense=True)
     with pytest.raises(CsrError, match=f"was made with encoder {tiny_encoder.fingerprint}"):
         CsrQdrant(world.raw, other, dense_name="dense").check("own")
-    with pytest.raises(CsrError, match="collection 'c' in local mode"):
+    with pytest.raises(CsrError, match=r"collection 'c' (in local mode|at http).* was not made by"):
         world.ours.check("c")

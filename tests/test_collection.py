@@ -18,6 +18,10 @@ from csr_qdrant.identity import Identity
 from csr_qdrant.stores.base import Schema
 from csr_qdrant.trainer import TrainConfig, fit
 
+# What travels to a server is the stores' affair, and tested there.
+SERVER = pytest.param("server", marks=pytest.mark.server)
+pytestmark = pytest.mark.parametrize("make_store", ["edge", "memory", SERVER], indirect=True)
+
 D, H, K, N = 16, 96, 6, 120
 UUID = "6d0f9b1e-4c1d-4a57-9b53-0d2f6a8c7e11"
 Make = Callable[..., Collection]

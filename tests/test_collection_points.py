@@ -1,7 +1,7 @@
 """Reading collections that csr-qdrant did not make, from every engine."""
 
 import hashlib
-import os
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +21,9 @@ from csr_qdrant.stores.base import PointBatch, Schema
 from csr_qdrant.stores.server import connect
 from csr_qdrant.stores.server_errors import RetryPolicy
 from csr_qdrant.stores.server_reader import ServerReader
+
+sys.path.insert(0, str(Path(__file__).parent))
+from engines import ENGINES, open_client
 
 D, N = 4, 90
 VECTORS = np.random.default_rng(3).normal(size=(N, D)).astype(np.float32)
@@ -95,20 +98,11 @@ def _server(
     client.upsert(name, points, wait=True)
 
 
-def _client_of_server() -> QdrantClient:
-    url = os.environ.get("QDRANT_URL")
-    if not url:
-        pytest.skip("QDRANT_URL is not set")
-    return connect(url, api_key=os.environ.get("QDRANT_API_KEY"))
-
-
-@pytest.fixture(params=["edge", "memory", pytest.param("server", marks=pytest.mark.server)])
+@pytest.fixture(params=ENGINES)
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     """Give a function that fills a collection and returns a function which opens it."""
     names: list[str] = []
-    client = None if request.param == "edge" else QdrantClient(":memory:")
-    if request.param == "server":
-        client = _client_of_server()
+    client = None if request.param == "edge" else open_client(request.param, request)
 
     def filled(
         dense: dict[str, str] | None = None,

@@ -1,5 +1,7 @@
 """Fusion with another vector and groups: `Collection.search`, `search_groups` and `csr query`."""
 
+import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,15 @@ from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.queries import Fuse
 
+sys.path.insert(0, str(Path(__file__).parent))
+from engines import ENGINES, open_client
+
 D, N = 8, 60
 X = np.random.default_rng(0).standard_normal((N, D)).astype(np.float32)
 PAYLOADS = [{"group": i % 4, "text": f"row {i}"} for i in range(N)]
 
 
-@pytest.fixture(params=["edge", "memory"])
+@pytest.fixture(params=ENGINES)
 def collection(
     request: pytest.FixtureRequest, tmp_path: Path, tiny_encoder: Encoder
 ) -> Iterator[Collection]:
@@ -26,7 +31,9 @@ def collection(
     if request.param == "edge":
         made = Collection.create(tmp_path / "c", tiny_encoder, keep_dense=True)
     else:
-        made = Collection.create_on(QdrantClient(":memory:"), "c", tiny_encoder, keep_dense=True)
+        client, name = open_client(request.param, request), f"csr-qdrant-test-{uuid.uuid4().hex}"
+        request.addfinalizer(lambda: client.delete_collection(name))
+        made = Collection.create_on(client, name, tiny_encoder, keep_dense=True)
     made.add(range(N), vectors=X, payloads=PAYLOADS)
     with made:
         yield made

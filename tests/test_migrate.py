@@ -33,23 +33,22 @@ from attach_targets import (
     vectors_of,
     without_codes,
 )
-from conftest import server_client
+from engines import ENGINES, open_client
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
 SMALL = MigrateConfig(batch=32, vector="text", device="numpy")
 ENCODER = encoder_of()
 N = 150
-ENGINES = ["edge", "memory", pytest.param("server", marks=pytest.mark.server)]
 
 
 class World:
     """Makes sources and places of one engine, and cleans up after itself."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, folder: Path, request: pytest.FixtureRequest) -> None:
         self.kind, self.folder = kind, folder
         self.names: list[str] = []
         if kind != "edge":
-            self.client = QdrantClient(":memory:") if kind == "memory" else server_client()
+            self.client = open_client(kind, request)
 
     def name(self) -> str:
         self.names.append(f"csr-qdrant-test-{uuid.uuid4().hex}")
@@ -78,13 +77,13 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[Callable[[str], World]]:
+def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[[str], World]]:
     made: list[World] = []
 
     def make(kind: str) -> World:
         folder = tmp_path / f"world-{len(made)}"
         folder.mkdir()
-        made.append(World(kind, folder))
+        made.append(World(kind, folder, request))
         return made[-1]
 
     yield make

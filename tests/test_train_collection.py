@@ -62,8 +62,8 @@ def edge(folder: Path, names: dict[str, str], rows: Any = X, multi: bool = False
     return folder
 
 
-def memory(rows: Any = X, name: str = "docs") -> QdrantClient:
-    client = QdrantClient(":memory:")
+def memory(rows: Any = X, name: str = "docs", url: str = ":memory:") -> QdrantClient:
+    client = QdrantClient(url, check_compatibility=False)
     vectors = models.VectorParams(size=D, distance=models.Distance.DOT)
     client.create_collection(name, vectors_config={"text": vectors})
     client.upsert(
@@ -98,6 +98,14 @@ def test_a_folder_gives_the_encoder_of_a_file_with_its_rows(csr: Csr, tmp_path: 
     assert ran.json["fingerprint"] == Encoder.load("from_file").fingerprint
     assert ran.json["data"]["source"] == "docs" and ran.json["data"]["rows"] == N
     assert not Path("enc.partial").exists()
+
+
+def test_a_server_gives_it_over_http(csr: Csr, rest_url: str) -> None:
+    memory(url=rest_url).close()
+    at = ("--url", rest_url, "--collection", "docs", "--vector", "text")
+    ran = csr("train", *at, "-o", "enc", *OPTIONS)
+    assert ran.exit_code == 0, ran.stderr
+    assert Encoder.load("enc").fingerprint == fit(X, CONFIG).fingerprint
 
 
 def test_a_server_gives_it_too_and_keeps_the_key_to_itself(

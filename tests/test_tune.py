@@ -1,12 +1,12 @@
 """`csr tune`: what is right, what is chosen, and that the figures are of the other half."""
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from qdrant_client import QdrantClient
 
 from csr_qdrant import Collection
 from csr_qdrant.benchmarks.neighbours import exact_neighbours
@@ -24,6 +24,9 @@ from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError
 from csr_qdrant.sources.collection_points import CollectionVectors
 
+sys.path.insert(0, str(Path(__file__).parent))
+from engines import open_client
+
 D, N = 8, 120
 
 
@@ -38,7 +41,7 @@ def folder(tmp_path: Path, tiny_encoder: Encoder) -> Path:
     return tmp_path / "docs"
 
 
-@pytest.fixture(params=["edge", "memory"])
+@pytest.fixture(params=["edge", "memory", "rest"])
 def opened(
     request: pytest.FixtureRequest, folder: Path, tiny_encoder: Encoder
 ) -> Iterator[tuple[Callable[[], CollectionVectors], Callable[[], Collection]]]:
@@ -46,7 +49,7 @@ def opened(
     if request.param == "edge":
         yield lambda: CollectionVectors.open(folder), lambda: Collection.open(folder)
         return
-    client = QdrantClient(":memory:")
+    client = open_client(request.param, request)
     Collection.create_on(client, "c", tiny_encoder, keep_dense=True).add(range(N), vectors=rows())
     yield (
         lambda: CollectionVectors.open_on(client, "c"),

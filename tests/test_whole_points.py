@@ -1,5 +1,6 @@
 """Collections read and written whole: every kind of vector, payloads, set-up, between engines."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ from csr_qdrant.stores.whole_points import NewPlace, WholePoints
 from csr_qdrant.stores.whole_points_edge import EdgePlace
 from csr_qdrant.stores.whole_points_server import ServerPlace
 
+sys.path.insert(0, str(Path(__file__).parent))
+from engines import open_client
+
 N, SCHEMA = 60, Schema(h=32, attached=True, dense_name="text", dense_dim=8)
 
 
-@pytest.fixture
-def client() -> QdrantClient:
-    made = QdrantClient(":memory:")
+@pytest.fixture(params=["memory", "rest"])
+def client(request: pytest.FixtureRequest) -> QdrantClient:
+    made = open_client(request.param, request)
     distance = models.Distance.DOT
     together = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
     made.create_collection(
@@ -79,7 +83,8 @@ def test_a_copy_to_the_embedded_engine_and_back_is_the_collection(
             assert after[point][0] == payload
             assert after[point][1].keys() == vectors.keys()
             for name, values in vectors.items():
-                np.testing.assert_array_equal(after[point][1][name], values)
+                found = np.asarray(after[point][1][name], np.float32)
+                np.testing.assert_array_equal(found, np.asarray(values, np.float32))
     for each in (source, edge, back):
         each.close()
 

@@ -1,0 +1,28 @@
+"""The engines that one suite runs over, and clients of them; not a test itself."""
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+
+# Local mode, a server of the tests' own (`rest_server.py`), and the one at QDRANT_URL.
+CLIENTS = ["memory", "rest", pytest.param("server", marks=pytest.mark.server)]
+ENGINES = ["edge", *CLIENTS]
+
+
+def open_client(kind: str, request: pytest.FixtureRequest) -> "QdrantClient":
+    """Return a client of one of CLIENTS; skip the test if there is no server at QDRANT_URL."""
+    if kind == "memory":
+        from qdrant_client import QdrantClient
+
+        return QdrantClient(":memory:")
+    from csr_qdrant.stores.server import connect
+
+    if kind == "rest":
+        return connect(request.getfixturevalue("rest_url"))
+    if not (url := os.environ.get("QDRANT_URL")):
+        pytest.skip("QDRANT_URL is not set")
+    return connect(url, api_key=os.environ.get("QDRANT_API_KEY"))
