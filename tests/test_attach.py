@@ -39,13 +39,13 @@ from attach_targets import (
     vectors_of,
     without_codes,
 )
-from conftest import server_client
+from engines import ENGINES, open_client
 
 SMALL = AttachConfig(batch=32, vector="text")
 ENCODER = encoder_of()
 
 
-@pytest.fixture(params=["edge", "memory", pytest.param("server", marks=pytest.mark.server)])
+@pytest.fixture(params=ENGINES)
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
     """Give a collection of 200 points, over every engine in turn."""
     made: Target
@@ -54,7 +54,7 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
         made.upsert(range(200), vectors_of(200))
         yield made
         return
-    client = QdrantClient(":memory:") if request.param == "memory" else server_client()
+    client = open_client(request.param, request)
     name = f"csr-qdrant-test-{uuid.uuid4().hex}"
     made = ClientTarget(client, name)
     made.upsert(range(200), vectors_of(200))
