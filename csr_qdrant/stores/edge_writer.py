@@ -165,22 +165,29 @@ class EdgeCodeWriter(Closing):
     def write(
         self, name: str, ids: Sequence[PointId], codes: SparseCodes, *, only_new: bool
     ) -> list[Refused]:
-        """Write codes of points that exist; the engine refuses none of them."""
+        """Write codes of points that exist; return those refused, which is none here."""
         require_space(self._shard_folder, BYTES_PER_POINT * min(len(ids), UPDATE_POINTS))
         vectors = codes.to_edge()
+        refused: list[Refused] = []
         for start in range(0, len(ids), UPDATE_POINTS):
             part = slice(start, start + UPDATE_POINTS)
             some = [
                 engine.PointVectors(point, {name: vector})
                 for point, vector in zip(ids[part], vectors[part], strict=True)
             ]
-            # Nobody else has the folder open, so no point is gone and none has got a code.
-            self._update(engine.UpdateOperation.update_vectors(some))
+            refused += self._write(name, some, only_new=only_new)
+        return refused
+
+    def _write(self, name: str, points: list[Any], *, only_new: bool) -> list[Refused]:
+        # Nobody else has the folder open, so no point is gone and none has got a code.
+        self._update(engine.UpdateOperation.update_vectors(points))
         return []
 
     def remove(self, name: str, ids: Sequence[PointId]) -> None:
         """Remove the codes of points."""
-        self._update(engine.UpdateOperation.delete_vectors(known_ids(ids), [name]))
+        # By filter, since an id that is gone would be an error.
+        chosen = engine.Filter(must=[engine.HasIdCondition(set(known_ids(ids)))])
+        self._update(engine.UpdateOperation.delete_vectors_by_filter(chosen, [name]))
 
     def remove_orphans(self, dense: str, name: str) -> None:
         """Remove the codes of points that have no vector `dense`."""
