@@ -14,6 +14,7 @@ from csr_qdrant.collection import ENCODER_FOLDER
 from csr_qdrant.deployment.attach_codes import Coder
 from csr_qdrant.deployment.attach_passes import OnPoints
 from csr_qdrant.deployment.migrate_checks import Task, plan_migrate, task_of
+from csr_qdrant.deployment.migrate_compare import tolerances
 from csr_qdrant.deployment.migrate_config import MigrateConfig, MigratePlan, MigrateReport
 from csr_qdrant.deployment.migrate_journal import KEY, first_record
 from csr_qdrant.deployment.migrate_passes import Passes
@@ -142,8 +143,8 @@ def _passes(
     coder = None
     if plan.vector is not None and encoder is not None:
         coder = Coder(encoder, plan.k, config.device)
-    rough = (name for name, each in task.setup.vectors.items() if each.get("datatype") == "float16")
-    maker = Maker(coder, plan.vector or "", plan.name, plan.keep == "none", frozenset(rough))
+    allowed = tolerances(task.setup.vectors)
+    maker = Maker(coder, plan.vector or "", plan.name, plan.keep == "none", allowed)
 
     def heard(phase: str, done: int, total: int) -> None:
         on_points(phase, done, max(total, plan.points))

@@ -1,19 +1,15 @@
 """What becomes of a source's points in the copy, and whether the copy has them so."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from csr_qdrant.deployment.attach_codes import Coder, Vectors, same
 from csr_qdrant.deployment.attach_config import BadPoint
+from csr_qdrant.deployment.migrate_compare import EXACT, near, same_payload
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores.records import packed
-from csr_qdrant.stores.whole_points import Vector, WholePoint, is_sparse
+from csr_qdrant.stores.whole_points import WholePoint, is_sparse
 from csr_qdrant.stores.writing import CodedPoint
-
-TOLERANCE = 1e-5  # of a value, against the longest of its row: norms are taken anew in the copy
-ROUGH = 2e-3  # of vectors kept as float16, which such a step rounds
 
 
 class Made(NamedTuple):
@@ -31,7 +27,7 @@ class Maker(NamedTuple):
     vector: str  # the dense one that is encoded
     name: str  # of the codes
     drops: bool  # whether the encoded vector is left out
-    rough: frozenset[str]  # vectors kept as float16
+    tolerances: Mapping[str, float]  # of dense vectors, see `migrate_compare.near`
 
     def make(self, points: Sequence[WholePoint]) -> Made:
         """Return the points as the copy should have them."""
@@ -64,38 +60,18 @@ class Maker(NamedTuple):
         return [each for each in wanted if not self._equal(each, found.get(each.id))]
 
     def _equal(self, wanted: WholePoint, stored: WholePoint | None) -> bool:
-        if stored is None or wanted.payload != stored.payload:
+        if stored is None or wanted.vectors.keys() != stored.vectors.keys():
             return False
-        if wanted.vectors.keys() != stored.vectors.keys():
-            return False
-        return all(
-            _near(each, stored.vectors[name], ROUGH if name in self.rough else TOLERANCE)
-            for name, each in wanted.vectors.items()
-        )
+        vectors = all(self._kept(name, wanted, stored) for name in wanted.vectors)
+        return vectors and same_payload(wanted.payload, stored.payload)
+
+    def _kept(self, name: str, wanted: WholePoint, stored: WholePoint) -> bool:
+        ours, theirs = wanted.vectors[name], stored.vectors[name]
+        if self.coder is not None and name == self.name:  # made anew, where rounding decides
+            return is_sparse(ours) and is_sparse(theirs) and same(ours, theirs)
+        return near(ours, theirs, self.tolerances.get(name, EXACT))
 
 
 def ids_of(points: Sequence[WholePoint]) -> list[PointId]:
     """Return the ids of points."""
     return [point.id for point in points]
-
-
-def _near(wanted: Vector, stored: Vector, tolerance: float) -> bool:
-    if is_sparse(wanted) or is_sparse(stored):
-        return is_sparse(wanted) and is_sparse(stored) and _same_sparse(wanted, stored)
-    ours, theirs = np.asarray(wanted, np.float64), np.asarray(stored, np.float64)
-    if ours.shape != theirs.shape:
-        return False
-    finite = ours[np.isfinite(ours)]
-    largest = float(np.abs(finite).max()) if finite.size else 0.0
-    return bool(np.allclose(ours, theirs, rtol=tolerance, atol=tolerance * largest, equal_nan=True))
-
-
-def _same_sparse(
-    wanted: tuple[list[int], list[float]], stored: tuple[list[int], list[float]]
-) -> bool:
-    if not wanted[0] or not stored[0]:
-        return not wanted[0] and not stored[0]
-    # Those of others have no norm of 1: compare them as if they had.
-    scale = float(np.linalg.norm(wanted[1])) or 1.0
-    ours = (wanted[0], [value / scale for value in wanted[1]])
-    return same(ours, (stored[0], [value / scale for value in stored[1]]))
