@@ -157,6 +157,49 @@ def test_points_without_a_direction_or_a_latent_are_counted(target: Target, tmp_
     assert not path.exists()  # nothing is bad any more
 
 
+def test_points_that_lose_their_code_are_named_in_the_same_run(
+    target: Target, tmp_path: Path
+) -> None:
+    blind = replace(ENCODER, latent_bias=np.full(H, -4.0, np.float32))
+    config = replace(SMALL, bad_rows=tmp_path / "bad.jsonl")
+    target.change([5], np.zeros((1, 8), np.float32))
+    run(target, config, blind)
+    coded = [point for point, (_, vectors) in target.contents().items() if "csr" in vectors]
+    target.change(coded[:1], np.zeros((1, 8), np.float32))
+    target.change(coded[1:2], np.full((1, 8), 1e-3, np.float32))  # no latent is active
+    report = run(target, config, blind)
+    lines = (tmp_path / "bad.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [5, coded[0]]
+    assert (report.bad, report.removed, report.coded) == (2, 2, len(coded) - 2)
+    assert [each.id for each in report.bad_examples] == [5, coded[0]]
+    assert report.without_code == 200 - report.coded - 2
+    assert report.complete and report.lacking == 0
+    again = run(target, config, blind)
+    assert (again.bad, again.removed, again.without_code) == (2, 0, report.without_code)
+    check_codes(target.contents(), blind)
+
+
+def test_codes_without_a_dense_vector_stay_unless_told(target: Target) -> None:
+    run(target)
+    target.drop_dense([3, 150])
+    kept = target.contents()
+    assert "text" not in kept[3][1] and kept[3][1]["csr"]
+    with target.writer() as writer:
+        assert plan_attach(writer, ENCODER, SMALL).orphans == 2
+    report = run(target)
+    assert (report.orphans, report.removed, report.points) == (2, 0, 198)
+    assert report.complete  # on purpose or not, they are none of this run's business
+    assert target.contents() == kept
+    with target.writer() as writer:
+        assert plan_detach(writer).codes == 200
+    told = run(target, replace(SMALL, remove_orphans=True))
+    assert (told.orphans, told.removed, told.coded, told.complete) == (0, 2, 198, True)
+    for point in (3, 150):
+        del kept[point][1]["csr"]
+    assert target.contents() == kept
+    check_codes({point: each for point, each in kept.items() if "text" in each[1]}, ENCODER)
+
+
 def test_nan_and_overflow_are_named_and_stop_nothing(tmp_path: Path) -> None:
     target = EdgeTarget(tmp_path / "shard")
     vectors = vectors_of(100)
