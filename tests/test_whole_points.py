@@ -109,3 +109,14 @@ def test_an_alias_moves_in_one_step(client: QdrantClient) -> None:
     new.swap("live")
     assert new.alias("live") == new.location and old.aliases() == []
     assert client.count("live").count == N
+
+
+def test_a_point_that_the_embedded_engine_cannot_hold_is_named(
+    client: QdrantClient, tmp_path: Path
+) -> None:
+    edge = copied(ServerPlace(client, "docs").open(), EdgePlace(tmp_path / "docs"))
+    some = edge.fetch([1, 2])
+    refused = edge.upsert([some[0]._replace(payload={"x": float("nan")}), some[1]])
+    assert [each.id for each in refused] == [some[0].id] and "NaN" in refused[0].reason
+    assert edge.fetch([some[0].id])[0].payload == some[0].payload
+    edge.close()

@@ -8,21 +8,16 @@ from typing import NamedTuple
 from csr_qdrant.deployment.attach_bad import BadPoints
 from csr_qdrant.deployment.attach_config import BadPoint
 from csr_qdrant.deployment.attach_pages import Pace, Page, pass_over
-from csr_qdrant.deployment.attach_passes import (
-    PAGE_VALUES,
-    SETTLING_ROUNDS,
-    OnPoints,
-    Sample,
-)
+from csr_qdrant.deployment.attach_passes import SETTLING_ROUNDS, OnPoints, Sample
 from csr_qdrant.deployment.migrate_config import MigrateConfig
 from csr_qdrant.deployment.migrate_journal import Journal
+from csr_qdrant.deployment.migrate_pages import PageSize, allowed
 from csr_qdrant.deployment.migrate_points import Made, Maker, ids_of
 from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores.whole_points import WholePoint, WholePoints
 
 ID_PAGE = 1024
-MULTI_PAGE = 16  # nothing tells how many rows a multivector has: 1000 are usual for pages of text
 
 
 @dataclass
@@ -65,10 +60,9 @@ class Passes:
         self._source, self._target, self._maker = source, target, maker
         self.counts, self.sample, self._done = Counts(), Sample(), 0
         self._threads = config.threads or target.threads
-        layout = source.layout()
-        values = sum(each.dimension for each in layout.dense.values())
-        batch = min(config.batch, MULTI_PAGE) if layout.multi else config.batch
-        self._limit = max(1, min(batch, PAGE_VALUES // max(1, values)))
+        setups = source.setup(), target.setup()
+        self._size = PageSize(allowed(setups, config.batch), multi=bool(source.layout().multi))
+        self._id_page = allowed(setups, ID_PAGE)
         self._pace = Pace(config.rate)
         self._on_points = on_points
         # Encoding uses all cores by itself; two threads at it would only take more memory.
@@ -102,7 +96,7 @@ class Passes:
         """Delete the points of the copy that the source does not have."""
 
         def read(offset: PointId | None) -> Page[list[PointId]]:
-            ids, following = self._target.ids(ID_PAGE, offset)
+            ids, following = self._target.ids(self._id_page, offset)
             return Page(len(ids), ids, following)
 
         def work(ids: list[PointId]) -> int:
@@ -128,16 +122,19 @@ class Passes:
     def check_sample(self) -> tuple[int, int]:
         """Return how many points were compared once more, and how many differed."""
         looked = wrong = 0
-        for start in range(0, len(self.sample.ids), self._limit):
-            ids = self.sample.ids[start : start + self._limit]
-            wanted = self._make(self._source.fetch(ids)).points
-            looked += len(wanted)
-            wrong += len(self._differing(wanted))
+        ids = self.sample.ids
+        while ids:
+            some, ids = ids[: self._size.limit], ids[self._size.limit :]
+            found = self._source.fetch(some)
+            self._size.saw(found)
+            looked += len(found)
+            wrong += len(self._differing(self._make(found).points))
         return looked, wrong
 
     def _over_source(self, work: _Work, finish: _Finish, start: PointId | None) -> None:
         def read(offset: PointId | None) -> Page[list[WholePoint]]:
-            points, following = self._source.points(self._limit, offset)
+            points, following = self._source.points(self._size.limit, offset)
+            self._size.saw(points)
             return Page(len(points), points, following)
 
         self.counts.without_code = self.counts.refused = self.counts.unsettled = 0

@@ -7,7 +7,7 @@ from typing import Any
 import qdrant_edge as engine
 
 from csr_qdrant.atomic import replaced_folder
-from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.errors import ConfigError
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores.base import Json, Schema
 from csr_qdrant.stores.checks import check_point_id
@@ -71,14 +71,19 @@ class EdgePoints(EdgeCodeWriter):
         return {plain_id(record.id) for record in self._retrieve(ids, content=False)}
 
     def upsert(self, points: Sequence[WholePoint]) -> list[Refused]:
-        """Write points over what is there; the engine refuses none of them."""
+        """Write points over what is there; return those that the engine cannot hold."""
+        refused: list[Refused] = []
         for start in range(0, len(points), UPSERT_POINTS):
             some = points[start : start + UPSERT_POINTS]
             require_space(self._shard_folder, sum(map(_bytes, some)))
-            with plain_errors(self._folder):
-                made = [_engine_point(point) for point in some]
+            made = []
+            for point in some:
+                try:
+                    made.append(_engine_point(point))
+                except (TypeError, ValueError, OverflowError) as error:
+                    refused.append(Refused(point.id, str(error)))
             self._update(engine.UpdateOperation.upsert_points(made))
-        return []
+        return refused
 
     def delete(self, ids: Sequence[PointId]) -> None:
         """Delete points; unknown ids are ignored."""
@@ -182,10 +187,7 @@ def _engine_point(point: WholePoint) -> Any:
         name: engine.SparseVector(*each) if is_sparse(each) else each
         for name, each in point.vectors.items()
     }
-    try:
-        return engine.Point(check_point_id(point.id), vectors, point.payload)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise CsrError(f"point {point.id} cannot be stored: {error}") from error
+    return engine.Point(check_point_id(point.id), vectors, point.payload)
 
 
 def _bytes(point: WholePoint) -> int:

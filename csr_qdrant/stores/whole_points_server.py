@@ -13,7 +13,7 @@ from csr_qdrant.stores import server_config as config
 from csr_qdrant.stores.base import Json, Schema
 from csr_qdrant.stores.checks import check_point_id
 from csr_qdrant.stores.records import plain_id
-from csr_qdrant.stores.server_errors import RetryPolicy, server_errors
+from csr_qdrant.stores.server_errors import RetryPolicy, is_refused, reason, server_errors
 from csr_qdrant.stores.server_writer import PATIENT, ServerCodeWriter
 from csr_qdrant.stores.whole_points import Setup, WholePoint, whole_point
 from csr_qdrant.stores.whole_points_server_setup import (
@@ -27,6 +27,7 @@ from csr_qdrant.stores.writing import Refused
 
 T = TypeVar("T")
 POLL_SECONDS = 1.0
+COUNT_PAGE = 10_000  # ids
 
 
 class ServerPoints(ServerCodeWriter):
@@ -48,9 +49,31 @@ class ServerPoints(ServerCodeWriter):
 
     def size(self, vector: str | None = None) -> int:
         """Return the exact number of points, or of those with this vector."""
+        having = None
         if vector is not None:
-            return self.count(vector)
-        return self._call(lambda: self._client.count(self._name, exact=True)).count
+            having = models.Filter(must=[models.HasVectorCondition(has_vector=vector)])
+        counted = self._call(lambda: self._counted(having))
+        return self._gone_through(having) if counted is None else counted
+
+    def _counted(self, having: models.Filter | None) -> int | None:
+        """Return the exact count, None where strict mode allows none (search_allow_exact)."""
+        try:
+            return self._client.count(self._name, count_filter=having, exact=True).count
+        except Exception as error:  # each part of the client raises types of its own
+            if is_refused(error) and "exact" in reason(error).lower():
+                return None
+            raise
+
+    def _gone_through(self, having: models.Filter | None) -> int:
+        """Count points page by page."""
+        strict: Any = self._info().config.strict_mode_config
+        limit = (strict and strict.max_query_limit) or COUNT_PAGE
+        count, offset = 0, None
+        while True:
+            found, offset = self._scroll(limit, offset, content=False, having=having)
+            count += len(found)
+            if offset is None:
+                return count
 
     def points(self, limit: int, offset: PointId | None) -> tuple[list[WholePoint], PointId | None]:
         """Return up to `limit` points by rising id from `offset` on, and the next offset."""
@@ -94,12 +117,18 @@ class ServerPoints(ServerCodeWriter):
         )
 
     def _scroll(
-        self, limit: int, offset: PointId | None, *, content: bool
+        self,
+        limit: int,
+        offset: PointId | None,
+        *,
+        content: bool,
+        having: models.Filter | None = None,
     ) -> tuple[list[Any], PointId | None]:
         start = None if offset is None else check_point_id(offset)
         records, following = self._call(
             lambda: self._client.scroll(
                 self._name,
+                having,
                 limit=limit,
                 offset=start,
                 with_payload=content,
