@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from qdrant_client import QdrantClient
 
 from csr_qdrant.collection import Collection
 from csr_qdrant.deployment.migrate import migrate
 from csr_qdrant.deployment.migrate_config import MigrateConfig
+from csr_qdrant.errors import ConfigError
 
 sys.path.insert(0, str(Path(__file__).parent))
 from attach_targets import ClientTarget, EdgeTarget, check_codes, encoder_of, vectors_of
@@ -75,3 +77,14 @@ def test_a_second_run_brings_the_copy_up_to_date(tmp_path: Path) -> None:
     after = copy.contents()
     check_codes(after, ENCODER)
     check_same(without(after), old.contents())
+
+
+def test_a_source_that_got_other_vectors_needs_another_copy(tmp_path: Path) -> None:
+    old = EdgeTarget(tmp_path / "old")
+    old.upsert(range(N), vectors_of(N))
+    migrate(tmp_path / "old", tmp_path / "new", ENCODER, CONFIG)
+    with old.writer() as writer:
+        writer.add_name("words", "f32")
+    with pytest.raises(ConfigError, match=r"different vectors by now \(words\)"):
+        migrate(tmp_path / "old", tmp_path / "new", ENCODER, CONFIG)
+    assert migrate(tmp_path / "old", tmp_path / "newer", ENCODER, CONFIG).complete

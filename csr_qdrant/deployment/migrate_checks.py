@@ -1,7 +1,7 @@
 """What a migration is going to do, and what is refused before anything is written."""
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from csr_qdrant.deployment.attach_journal import KEY as ATTACH_KEY
 from csr_qdrant.deployment.migrate_config import MigrateConfig, MigratePlan
@@ -213,6 +213,7 @@ def _phase(place: NewPlace, task: Task) -> str:
     opened = place.open()
     try:
         stored = stored_record(opened.metadata(), place.location)
+        setup = opened.setup()
     finally:
         opened.close()
     if stored is None:
@@ -225,4 +226,16 @@ def _phase(place: NewPlace, task: Task) -> str:
                 f"{place.location} is a copy with {key} = {stored.get(key)!r}, got {ours!r}: go on "
                 "as it was begun, or choose another target"
             )
+    if _kinds(setup) != _kinds(task.setup):
+        changed = {name or "the unnamed one" for name, *_ in _kinds(setup) ^ _kinds(task.setup)}
+        raise ConfigError(
+            f"{task.plan.source} and its copy {place.location} have different vectors by now "
+            f"({', '.join(sorted(changed))}): choose another target"
+        )
     return str(stored["phase"])
+
+
+def _kinds(setup: Setup) -> set[tuple[str, Any, str]]:
+    """Return what a point's vectors must be like: names, dimensions and distances."""
+    dense = {(name, each["size"], str(each["distance"])) for name, each in setup.vectors.items()}
+    return dense | {(name, None, "sparse") for name in setup.sparse}
