@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import qdrant_edge
+from qdrant_client import QdrantClient, models
 
 from csr_qdrant.encoder import Encoder
 
@@ -15,9 +16,14 @@ PAGE = (Path(__file__).parents[1] / "docs" / "attach.md").read_text("utf-8")
 D, N, ZERO = 12, 300, 7
 
 
-def block(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-    return str(found)
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+def ran(number: int, names: dict[str, Any]) -> dict[str, Any]:
+    """Run one of the examples in Python, and return its names."""
+    exec(compile(blocks("python")[number], "attach.md", "exec"), names)
+    return names
 
 
 @pytest.fixture
@@ -45,7 +51,7 @@ def rows(tmp_path: Path, csr: Callable[..., Any]) -> Any:
 
 
 def test_the_commands_run(rows: Any, csr: Callable[..., Any], tmp_path: Path) -> None:
-    commands = [line.split("#")[0].split()[1:] for line in block("sh").strip().splitlines()]
+    commands = [line.split("#")[0].split()[1:] for line in blocks("sh")[0].strip().splitlines()]
     plan = csr(*commands[0], "--json").json
     assert plan["points_to_rewrite"] == N and not (tmp_path / "docs" / "collection.json").exists()
     attached = csr(*commands[1], "--json").json
@@ -56,7 +62,28 @@ def test_the_commands_run(rows: Any, csr: Callable[..., Any], tmp_path: Path) ->
 
 
 def test_the_python_example_runs(rows: Any, csr: Callable[..., Any], tmp_path: Path) -> None:
-    names: dict[str, Any] = {"query": rows[5]}
-    exec(compile(block("python"), "attach.md", "exec"), names)
+    names = ran(0, {"query": rows[5]})
     assert names["report"].written == N - 1 and names["report"].complete
     assert len(names["hits"]) == 5 and names["hits"][0].payload["row"] in range(N)
+
+
+def test_the_application_runs(rows: Any, csr: Callable[..., Any]) -> None:
+    client = QdrantClient(":memory:")
+    size = models.VectorParams(size=D, distance=models.Distance.COSINE)
+    client.create_collection("docs", {"text": size})
+    create = models.CreateAlias(collection_name="docs", alias_name="live")
+    client.update_collection_aliases([models.CreateAliasOperation(create_alias=create)])
+    points = [models.PointStruct(id=i, vector={"text": row}) for i, row in enumerate(rows.tolist())]
+    client.upsert("docs", [point for point in points[:200] if point.id != ZERO])
+    names = ran(1, {"client": client, "points": points[200:], "query": rows[250]})
+    assert names["hits"][0].id == 250 and len(names["hits"]) == 5
+    report = names["report"]
+    assert (report.written, report.rewritten, report.coded) == (0, 0, N - 1)
+
+
+def test_the_open_shard_stays_open(rows: Any, csr: Callable[..., Any]) -> None:
+    shard = qdrant_edge.EdgeShard.load("docs")
+    names = ran(2, {"shard": shard})
+    assert names["report"].complete
+    assert shard.count(qdrant_edge.CountRequest(exact=True)) == N
+    shard.close()
