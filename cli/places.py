@@ -236,10 +236,11 @@ class ServerPlace:
 
     def existing(self) -> Existing | None:
         """Ask the server."""
+        from csr_qdrant.stores.server import READS
         from csr_qdrant.stores.server_errors import server_errors
 
         with server_errors(self.name, self.key):
-            if not self.client.collection_exists(self.collection):
+            if not READS.call(lambda: self.client.collection_exists(self.collection)):
                 return None
         store = self.open_store()
         metadata = store.metadata()

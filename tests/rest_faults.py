@@ -42,9 +42,14 @@ class Faults:
         """Return what happens to this request."""
         with self._lock:
             fault = self._next(method, path)
-            if fault:
-                self.met[fault] = self.met.get(fault, 0) + 1
-            return fault
+        if fault:
+            self.note(fault)
+        return fault
+
+    def note(self, what: str) -> None:
+        """Count something that went wrong."""
+        with self._lock:
+            self.met[what] = self.met.get(what, 0) + 1
 
     def _next(self, method: str, path: str) -> Fault | None:
         for place, (planned_method, end, fault) in enumerate(self._planned):

@@ -106,6 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _done(self, rest: RestServer, raw: bytes) -> Answer:
         if len(raw) > rest.limit_bytes:
+            rest.faults.note("too large")
             limit = f"larger than allowed (limit: {rest.limit_bytes} bytes)"
             return failure(400, f"JSON payload ({len(raw)} bytes) is {limit}.")
         try:

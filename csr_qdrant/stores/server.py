@@ -35,7 +35,6 @@ T = TypeVar("T")
 # A write goes on for minutes; who waits for an answer wants to know sooner that there is none.
 WRITES = RetryPolicy(attempts=10, first_s=0.5, longest_s=30)
 READS = RetryPolicy(attempts=3, first_s=0.25, longest_s=2)
-ONCE = RetryPolicy(attempts=1)
 IDS_PER_REQUEST = 10_000
 
 
@@ -83,17 +82,22 @@ class ServerStore(Closing):
         store = cls(client, name, schema, writes=writes, owns_client=owns_client)
         if store._exists():
             raise ConfigError(f"{store.location} already exists: choose another name or open it")
-        store._call(
-            ONCE,
-            lambda: client.create_collection(
-                name,
-                vectors_config=config.dense_config(schema),
-                sparse_vectors_config=config.sparse_config(schema),
-                shard_number=shard_number,
-                replication_factor=replication_factor,
-                metadata=config.first_metadata(schema, metadata or {}),
-            ),
+        recorded = config.first_metadata(schema, metadata or {})
+        ask = partial(
+            client.create_collection,
+            name,
+            vectors_config=config.dense_config(schema),
+            sparse_vectors_config=config.sparse_config(schema),
+            shard_number=shard_number,
+            replication_factor=replication_factor,
+            metadata=recorded,
         )
+        try:
+            store._call(writes, ask)
+        except CsrError:
+            # An answer may be lost on its way, and then the second try finds it there already.
+            if not store._exists() or store._info().config.metadata != recorded:
+                raise
         return store
 
     @classmethod
@@ -112,8 +116,7 @@ class ServerStore(Closing):
         store = cls(client, name, Schema(h=1), writes=writes, owns_client=owns_client)
         if not store._exists():
             raise CsrError(f"there is no {store.location}: check the name or index a source there")
-        info = store._call(ONCE, lambda: client.get_collection(name))
-        store._schema = config.read_schema(info, store.location)
+        store._schema = config.read_schema(store._info(), store.location)
         return store
 
     @property
@@ -128,8 +131,7 @@ class ServerStore(Closing):
 
     def metadata(self) -> Json:
         """Return what was stored beside the points."""
-        info = self._call(READS, lambda: self._client.get_collection(self._name))
-        return config.own_metadata(info)
+        return config.own_metadata(self._info())
 
     def write_metadata(self, key: str, value: Any) -> None:
         """Store a JSON value under `key` beside the points; None removes the key."""
@@ -218,7 +220,7 @@ class ServerStore(Closing):
 
     def info(self) -> StoreInfo:
         """Return the server's own counts."""
-        info = self._call(READS, lambda: self._client.get_collection(self._name))
+        info = self._info()
         return StoreInfo(info.points_count or 0, info.segments_count, info.indexed_vectors_count)
 
     def flush(self) -> None:
@@ -246,8 +248,11 @@ class ServerStore(Closing):
 
     def _exists(self) -> bool:
         """Tell whether the collection exists, on a server that is new enough."""
-        self._call(ONCE, lambda: config.refuse_old(self._client))
-        return self._call(ONCE, lambda: self._client.collection_exists(self._name))
+        self._call(READS, lambda: config.refuse_old(self._client))
+        return self._call(READS, lambda: self._client.collection_exists(self._name))
+
+    def _info(self) -> models.CollectionInfo:
+        return self._call(READS, lambda: self._client.get_collection(self._name))
 
 
 def _hits(points: Sequence[models.ScoredPoint]) -> list[Hit]:
