@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qdrant_client import QdrantClient
+from qdrant_client import QdrantClient, models
 
 from csr_qdrant.collection import Collection
+from csr_qdrant.deployment import migrate_passes
 from csr_qdrant.deployment.migrate import migrate
 from csr_qdrant.deployment.migrate_config import MigrateConfig
-from csr_qdrant.errors import ConfigError
+from csr_qdrant.errors import ConfigError, CsrError
 
 sys.path.insert(0, str(Path(__file__).parent))
 from attach_targets import ClientTarget, EdgeTarget, check_codes, encoder_of, vectors_of
@@ -88,3 +89,46 @@ def test_a_source_that_got_other_vectors_needs_another_copy(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=r"different vectors by now \(words\)"):
         migrate(tmp_path / "old", tmp_path / "new", ENCODER, CONFIG)
     assert migrate(tmp_path / "old", tmp_path / "newer", ENCODER, CONFIG).complete
+
+
+def test_a_copy_that_comes_into_use_meanwhile_keeps_what_others_write(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = source()
+    client, scroll = made.client, made.client.scroll
+    migrate((client, "docs"), (client, "new"), ENCODER, CONFIG)
+    create = models.CreateAlias(collection_name="new", alias_name="live")
+    theirs = models.PointStruct(id=N, vector={"image": [1.0, 0.0, 0.0]}, payload={"by": "others"})
+
+    def meanwhile(name: str, *arguments: Any, **keywords: Any) -> Any:
+        if name == "new" and not client.get_aliases().aliases:
+            client.update_collection_aliases([models.CreateAliasOperation(create_alias=create)])
+            client.upsert("live", [theirs])
+        return scroll(name, *arguments, **keywords)
+
+    monkeypatch.setattr(client, "scroll", meanwhile)
+    with pytest.raises(CsrError, match="came into use as 'live' while it was written"):
+        migrate((client, "docs"), (client, "new"), ENCODER, CONFIG)
+    assert contents(client, "new")[N][0] == {"by": "others"}
+    report = migrate((client, "docs"), (client, "new"), ENCODER, CONFIG)  # only looks at it
+    assert report.removed == 0 and report.plan.phase == "swapped"
+
+
+def test_a_second_run_that_moves_the_alias_ends_a_first_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = source()
+    client, upsert = made.client, made.client.upsert
+    alias = MigrateConfig(vector="text", batch=32, alias="live")
+    monkeypatch.setattr(migrate_passes, "LOOK_SECONDS", 0.0)
+
+    def meanwhile(*arguments: Any, **keywords: Any) -> Any:
+        monkeypatch.setattr(client, "upsert", upsert)
+        migrate((client, "docs"), (client, "new"), ENCODER, alias)
+        return upsert(*arguments, **keywords)
+
+    monkeypatch.setattr(client, "upsert", meanwhile)
+    with pytest.raises(CsrError, match="came into use as 'live'"):
+        migrate((client, "docs"), (client, "new"), ENCODER, alias)
+    assert migrate((client, "docs"), (client, "new"), ENCODER, CONFIG).plan.phase == "swapped"
+    check_same(without(contents(client, "new")), made.contents())

@@ -1,6 +1,7 @@
 """The passes of `migrate`: copy all points, compare all points, remove what is gone."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from csr_qdrant.ids import PointId
 from csr_qdrant.stores.whole_points import WholePoint, WholePoints
 
 ID_PAGE = 1024
+LOOK_SECONDS = 5.0  # how often it is looked whether a copy has come into use meanwhile
 
 
 @dataclass
@@ -67,12 +69,21 @@ class Passes:
         self._on_points = on_points
         # Encoding uses all cores by itself; two threads at it would only take more memory.
         self._encoding = threading.Lock()
+        self._unused: Callable[[], object] = lambda: None
+        self._looked = time.monotonic()
+
+    def watch(self, unused: Callable[[], object]) -> None:
+        """Call `unused`, which raises if others use the copy, before anything there is lost."""
+        self._unused = unused
 
     def copy(self, bad: BadPoints, journal: Journal) -> None:
         """Copy the points of the source from where the journal stands."""
 
         def work(points: list[WholePoint]) -> _Done:
             made = self._make(points)
+            if time.monotonic() - self._looked >= LOOK_SECONDS:
+                self._looked = time.monotonic()
+                self._unused()
             return _Done(made, self._write(made.points))
 
         def finish(page: Page[list[WholePoint]], did: _Done) -> None:
@@ -103,6 +114,7 @@ class Passes:
             there = self._source.existing(ids)
             gone = [point for point in ids if point not in there]
             if gone:
+                self._unused()
                 self._target.delete(gone)
             return len(gone)
 
@@ -170,6 +182,7 @@ class Passes:
             differing = [p for p in self._differing(made.points) if p.id not in refused]
             if not differing:
                 return _Done(first, list(refused.values()), mended)
+            self._unused()
             new = self._write(differing)
             refused |= {each.id: each for each in new}
             mended += len(differing) - len(new)

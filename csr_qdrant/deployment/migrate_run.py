@@ -62,8 +62,19 @@ class Run:
                 "target, or set the alias back yourself"
             )
 
+    def _check_unused(self) -> None:
+        """Raise CsrError if an alias stands for the copy by now, which another run or hand set."""
+        in_use = self._place.aliases()
+        if in_use:
+            self._journal.phase = "swapped"
+            raise CsrError(
+                f"{self._place.location} came into use as {', '.join(map(repr, in_use))} while it "
+                "was written, so this run stops: its points are left as they are"
+            )
+
     def _write(self, passes: Passes) -> BadPoints:
         journal, config = self._journal, self._config
+        passes.watch(self._check_unused)
         self._target.ensure_indexes(self._task.setup.indexes)
         try:
             with bad_points(config.bad_rows) as bad:
