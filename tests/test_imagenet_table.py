@@ -160,7 +160,8 @@ def test_a_checkpoint_is_an_encoder(tmp_path: Path, weights: dict[str, Tensor]) 
         assert encoder.steps_since_active is not None
         assert encoder.steps_since_active.tolist() == list(range(H))
         assert (encoder.d, encoder.h, encoder.k) == (D, H, 8)
-    torch.save(weights, tmp_path / "state.pth")  # the state alone
+    trainable = {name: torch.nn.Parameter(value) for name, value in weights.items()}
+    torch.save(trainable, tmp_path / "state.pth")  # the state alone, as it was trained
     assert read_checkpoint(tmp_path / "state.pth", 8).fingerprint == encoder.fingerprint
 
 

@@ -73,4 +73,4 @@ def _state(path: Path) -> dict[str, Any]:
 def _array(value: Any, path: Path) -> npt.NDArray[np.float32]:
     if not hasattr(value, "numpy"):  # only tensors have got so far
         raise CsrError(f"{path} is damaged, its weights are no tensors: copy it anew")
-    return np.ascontiguousarray(value.float().numpy(), np.float32)
+    return np.ascontiguousarray(value.detach().float().numpy(), np.float32)
