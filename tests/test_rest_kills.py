@@ -50,6 +50,7 @@ def check_kills(
     moments = random.Random(n + kills)
     killed = case.arguments("killed")
     ends = [worker.run(killed, moments.uniform(0, within_s)) for _ in range(kills)]
+    sys.stdout.write(f"{what}: {ends.count('killed')} killed, {server.faults.met}\n")
     assert set(ends) <= {"killed", "done"} and "killed" in ends
     assert worker.run(killed) == "done"
     server.faults.shares = Shares()
