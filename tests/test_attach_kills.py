@@ -14,6 +14,7 @@ from csr_qdrant.stores.edge_folder import read_description
 
 sys.path.insert(0, str(Path(__file__).parent))
 from attach_targets import EdgeTarget, check_codes, encoder_of, vectors_of, without_codes
+from test_edge_repair import Made, refused_by_the_engine
 from test_indexing_kills import Worker
 
 WORKER = Path(__file__).with_name("attach_worker.py")
@@ -85,6 +86,26 @@ def test_detaching_survives_kills(worker: Worker, tmp_path: Path) -> None:
         if killed >= 4:
             break
     assert killed >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_shards_of_several_segments_survive_kills(worker: Worker, tmp_path: Path) -> None:
+    """The engine adds and removes a name one segment after the other: see `edge_repair`."""
+    ENCODER.save(tmp_path / "encoder")
+    made = Made(tmp_path)
+    arguments = {"folder": str(made.target.folder), "encoder": str(tmp_path / "encoder")}
+    moments, mended, killed = random.Random(0), 0, 0
+    for number in range(30):
+        work: dict[str, Any] = {**arguments, "detach": bool(number % 2)}
+        killed += worker.run(work, moments.uniform(0, 0.5)) == "killed"
+        mended += refused_by_the_engine(made.target.folder)
+        worker.run(work)  # nothing may be left to detach
+        if work["detach"]:
+            assert made.target.contents() == made.before
+        else:
+            check_codes(made.target.contents(), ENCODER)
+    assert killed >= 10 and mended >= 1, (killed, mended)
 
 
 @pytest.mark.slow
