@@ -9,7 +9,7 @@ import typer
 
 from csr_qdrant.cli.attach import EncoderSettings
 from csr_qdrant.cli.migrate_target import TargetSettings, target_of
-from csr_qdrant.cli.migrate_words import costs, done
+from csr_qdrant.cli.migrate_words import begins, costs, done
 from csr_qdrant.cli.options import AsJson, DryRun, Quiet, configured
 from csr_qdrant.cli.output import Output
 from csr_qdrant.cli.places import FolderPlace, Place, ServerPlace, ServerSettings, place_of
@@ -66,7 +66,7 @@ def migrate(
                 out.result({"dry_run": True, **plan.to_json()}, "would copy " + costs(plan))
                 return
             _confirm(out, plan, yes)
-            out.note("copies " + costs(plan))
+            out.note("copies " + begins(plan))
             report = _migrate(out, points, place, encoder, config, plan)
     if report.bad and config.bad_rows is not None:
         out.warn(f"{report.bad:,} points have no code or were refused: see {config.bad_rows}")

@@ -15,13 +15,29 @@ EARLIER = {
 def costs(plan: MigratePlan) -> str:
     """Return what a migration copies, and what that takes."""
     parts = [
-        f"{plan.points:,} points of {plan.source} to {plan.target} with {_codes(plan)}: about "
-        f"{_mb(plan.dense_bytes)} of dense vectors without graphs, {_mb(plan.index_bytes)} of "
-        f"index and {_mb(plan.stored_bytes)} stored of codes, and the payloads",
+        _what(plan),
         f"vectors {_names((*plan.dense, *plan.sparse))}",
         f"payload indexes {_names(plan.indexes)}",
         f"set up as the source is: {_names(plan.configured)}",
     ]
+    return "; ".join([*parts, *_notable(plan)])
+
+
+def begins(plan: MigratePlan) -> str:
+    """Return what a migration that begins is going to do, without what is as in the source."""
+    return "; ".join([_what(plan), *_notable(plan)])
+
+
+def _what(plan: MigratePlan) -> str:
+    return (
+        f"{plan.points:,} points of {plan.source} to {plan.target} with {_codes(plan)}: about "
+        f"{_mb(plan.dense_bytes)} of dense vectors without graphs, {_mb(plan.index_bytes)} of "
+        f"index and {_mb(plan.stored_bytes)} stored of codes, and the payloads"
+    )
+
+
+def _notable(plan: MigratePlan) -> list[str]:
+    parts = []
     if plan.left_out:
         parts.append(f"not taken over: {_names(plan.left_out)}")
     if plan.alias is not None:
@@ -29,15 +45,20 @@ def costs(plan: MigratePlan) -> str:
         parts.append(f"then the alias {plan.alias!r}, which {stands}, is set to the copy")
     if plan.phase is not None:
         parts.append(EARLIER[plan.phase])
-    return "; ".join(parts)
+    return parts
 
 
 def _codes(plan: MigratePlan) -> str:
+    size = f"(k={plan.k}, {plan.datatype})"
     if plan.vector is None:
-        return f"their codes {plan.name!r} as they are (k={plan.k}, {plan.datatype})"
+        return f"their codes {plan.name!r} as they are {size}"
     vector = f"vector {plan.vector!r}" if plan.vector else "the unnamed vector"
-    kept = {"all": "", "rescore": ", kept on disk without a graph", "none": ", left out"}
-    return f"codes {plan.name!r} of {vector}{kept[plan.keep]} (k={plan.k}, {plan.datatype})"
+    kept = {
+        "all": "",
+        "rescore": ", which is kept on disk without a graph",
+        "none": ", which is left out",
+    }
+    return f"codes {plan.name!r} {size} of {vector}{kept[plan.keep]}"
 
 
 def done(report: MigrateReport) -> str:

@@ -56,6 +56,7 @@ def test_a_folder_is_copied_after_a_plan(csr: Csr) -> None:
     ran = csr("migrate", "docs", "--to", "new", *ENCODER)
     assert ran.exit_code == 0, ran.stderr
     assert f"it has {N} of {N}, {N} with a code" in ran.stdout and "copies" in ran.stderr
+    assert "vectors image, text, csr" in told.stdout and "payload indexes" not in ran.stderr
     np.save("q.npy", vectors_of(1))
     (row,) = csr("query", "new", "--vectors", "q.npy", "--rescore", N, "--json").rows
     assert row["hits"]

@@ -281,7 +281,8 @@ def test_what_a_server_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(client, "create_payload_index", indexing)
     migrate(tmp_path / "rich", (client, "copy"), ENCODER, MigrateConfig(rescore=True))
     text, pages = given["vectors_config"]["text"], given["vectors_config"]["pages"]
-    assert (text.on_disk, text.hnsw_config.m, text.quantization_config) == (True, 0, None)
+    assert (text.on_disk, text.quantization_config) == (True, None)
+    assert (text.hnsw_config.m, text.hnsw_config.payload_m) == (0, 0)
     assert text.datatype == models.Datatype.FLOAT16
     assert given["quantization_config"] is None  # or it would hold the rescored vector, too
     assert pages.quantization_config.scalar.quantile == pytest.approx(0.9)
@@ -546,13 +547,20 @@ def test_refusals(to: str, world: Callable[[str], World]) -> None:
     before = contents(place)
     refused(source, place, "with k = 4, got 2", replace(SMALL, k=2))
     refused(source, place, "fingerprint", encoder=encoder_of(8))
-    refused(source, place, "keep = 'all', got 'none'", replace(SMALL, drop_dense=True))
+    refused(
+        source,
+        place,
+        "neither rescore nor drop-dense, got drop-dense",
+        replace(SMALL, drop_dense=True),
+    )
     other = world("edge").source()
     refused(other, place, "is a copy with source")
     with place.open() as copy:
         with pytest.raises(ConfigError, match="into itself"):
             migrate(copy, place, ENCODER, SMALL)
-        with pytest.raises(CsrError, match=r"has codes of encoder .*use the first one"):
+        with pytest.raises(
+            CsrError, match=r"has codes of encoder .*give the encoder that made them"
+        ):
             plan_migrate(copy, there.place(), encoder_of(8), replace(SMALL, vector=None))
     assert contents(place) == before
 
@@ -606,7 +614,8 @@ def test_a_plan_says_what_it_costs_and_writes_nothing(world: Callable[[str], Wor
     assert plan["points"] == N and plan["dense_bytes"] == N * 3 * 4
     assert plan["stored_bytes"] == N * 4 * 8 and plan["index_bytes"] > 0
     assert plan["dense"] == ("image",) and plan["sparse"] == ("csr",)
-    assert "wal config" in plan["left_out"] and plan["phase"] is None
+    assert "wal" in plan["left_out"] and plan["phase"] is None
+    assert not set(plan["left_out"]) & set(plan["configured"])
     assert not place.exists()
 
 

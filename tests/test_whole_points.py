@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
+from csr_qdrant.errors import CsrError
 from csr_qdrant.stores.base import Schema
 from csr_qdrant.stores.whole_points import NewPlace, WholePoints
 from csr_qdrant.stores.whole_points_edge import EdgePlace
@@ -120,3 +121,33 @@ def test_a_point_that_the_embedded_engine_cannot_hold_is_named(
     assert [each.id for each in refused] == [some[0].id] and "NaN" in refused[0].reason
     assert edge.fetch([some[0].id])[0].payload == some[0].payload
     edge.close()
+
+
+def test_settings_that_a_copy_cannot_have_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    client = QdrantClient(":memory:")
+    size = models.VectorParams(size=8, distance=models.Distance.DOT)
+    client.create_collection("docs", vectors_config=size)
+    info = client.get_collection("docs")
+    info.config.params.read_fan_out_factor = 2
+    info.config.params.payload = models.PayloadStorageParams(memory=models.Memory.COLD)
+    info.config.params.vectors = {"": size.model_copy(update={"datatype": models.Datatype.TURBO4})}
+    monkeypatch.setattr(client, "get_collection", lambda name: info)
+    setup = ServerPlace(client, "docs").open().setup()
+    assert setup.left_out == ("read fan out factor",)
+    assert ServerPlace(client, "copy").left_out(setup) == []  # it is given the datatype
+    assert "memory of payload" in EdgePlace(tmp_path / "copy").left_out(setup)
+
+
+def test_a_server_whose_optimiser_failed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = QdrantClient(":memory:")
+    client.create_collection(
+        "docs", vectors_config=models.VectorParams(size=8, distance=models.Distance.DOT)
+    )
+    info = client.get_collection("docs")
+    info.status = models.CollectionStatus.RED
+    info.optimizer_status = models.OptimizersStatusOneOf1(error="no space left")
+    monkeypatch.setattr(client, "get_collection", lambda name: info)
+    with pytest.raises(CsrError, match=r"is red, as the server says \(.*no space left"):
+        ServerPlace(client, "docs").wait_ready(3600)

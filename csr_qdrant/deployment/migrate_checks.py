@@ -12,8 +12,9 @@ from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.identity import Identity
 from csr_qdrant.stores.base import Datatype, Json, Schema
 from csr_qdrant.stores.layout import DenseVector, choose_dense
-from csr_qdrant.stores.whole_points import NewPlace, Setup, WholePoints
+from csr_qdrant.stores.whole_points import NewPlace, Setup, WholePoints, setting_name
 
+KEEPS = {"all": "neither rescore nor drop-dense", "rescore": "rescore", "none": "drop-dense"}
 T = TypeVar("T", bound=str)
 
 
@@ -73,7 +74,8 @@ def task_of(
     exists = place.exists()
     alias_from = None if config.alias is None else _check_alias(source, place, config.alias)
     count = source.size()
-    server = tuple(key.removesuffix("_config") for key in given.server)
+    left_out = (*given.left_out, *place.left_out(setup))
+    server = (each for each in map(setting_name, given.server) if each not in left_out)
     settings = ("hnsw", "quantization", "optimizers")
     plan = MigratePlan(
         source=source.location,
@@ -85,11 +87,11 @@ def task_of(
         datatype=datatype,
         fingerprint=identity.fingerprint,
         points=count,
-        dense=tuple(setup.vectors),
-        sparse=tuple(setup.sparse),
-        indexes=tuple(setup.indexes),
+        dense=tuple(sorted(setup.vectors)),
+        sparse=tuple(sorted(setup.sparse)),
+        indexes=tuple(sorted(setup.indexes)),
         configured=(*(each for each in settings if getattr(setup, each)), *server),
-        left_out=(*given.left_out, *place.left_out(setup)),
+        left_out=left_out,
         dense_bytes=count * dense_bytes(setup),
         alias=config.alias,
         alias_from=alias_from,
@@ -114,7 +116,8 @@ def _recorded(source: WholePoints, encoder: Encoder | None) -> Recorded | None:
     if encoder is not None and identity.fingerprint != encoder.fingerprint:
         raise CsrError(
             f"{source.location} has codes of encoder {identity.fingerprint}, got "
-            f"{encoder.fingerprint}: use the first one"
+            f"{encoder.fingerprint}: give the encoder that made them, and change encoders with "
+            "`csr detach` and `csr attach` in the copy"
         )
     return Recorded(schema, identity)
 
@@ -222,9 +225,13 @@ def _phase(place: NewPlace, task: Task) -> str:
         )
     for key, ours in task.settings.items():
         if stored.get(key) != ours:
+            theirs = stored.get(key)
+            got = f"{key} = {theirs!r}, got {ours!r}"
+            if key == "keep":
+                got = f"{KEEPS.get(str(theirs), theirs)}, got {KEEPS[ours]}"
             raise ConfigError(
-                f"{place.location} is a copy with {key} = {stored.get(key)!r}, got {ours!r}: go on "
-                "as it was begun, or choose another target"
+                f"{place.location} is a copy with {got}: go on as it was begun, or choose another "
+                "target"
             )
     if _kinds(setup) != _kinds(task.setup):
         changed = {name or "the unnamed one" for name, *_ in _kinds(setup) ^ _kinds(task.setup)}

@@ -50,5 +50,6 @@ def _without_graph(
     kept = changed[name]
     for key in ("quantization_config", "memory"):
         kept.pop(key, None)
-    kept |= {"on_disk": True, "hnsw_config": {"m": 0}}
+    # Without payload_m = 0 there would be graphs for payload indexes where the collection has them.
+    kept |= {"on_disk": True, "hnsw_config": {"m": 0, "payload_m": 0}}
     return changed, None

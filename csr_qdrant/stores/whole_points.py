@@ -152,6 +152,12 @@ class NewPlace(Protocol):
         """Wait until the engine has built its indexes; False: it is still at it."""
 
 
+def setting_name(key: str) -> str:
+    """Return what to call a setting of `Setup.server`: not all payloads, but where they are."""
+    placed = "memory of " if key in ("payload", "id_tracker") else ""
+    return placed + key.removesuffix("_config").replace("_", " ")
+
+
 def whole_point(record: Any) -> WholePoint:
     """Return an engine's record; engines give a lone unnamed vector bare and others by name."""
     found = record.vector

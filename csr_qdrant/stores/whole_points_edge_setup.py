@@ -10,7 +10,7 @@ import qdrant_edge as engine
 from csr_qdrant.errors import CsrError
 from csr_qdrant.json_files import read_json
 from csr_qdrant.stores.base import Json
-from csr_qdrant.stores.whole_points import Setup
+from csr_qdrant.stores.whole_points import Setup, setting_name
 
 HNSW_DEFAULTS = {"m": 16, "ef_construct": 100, "full_scan_threshold": 10_000}
 QUANTIZATIONS = {
@@ -93,14 +93,17 @@ def edge_config(setup: Setup) -> Any:
 
 
 def edge_index(settings: Json) -> Any:
-    """Return a payload index's settings as the engine's."""
+    """Return a payload index's settings as the engine's; raises CsrError for what it has not."""
     kept = {key: value for key, value in settings.items() if key not in ("type", *OBJECTS)}
-    return INDEXES[settings["type"]](**_members(kept))
+    try:
+        return INDEXES[settings["type"]](**_members(kept))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CsrError(f"Qdrant Edge has no such payload index as the source: {error}") from error
 
 
 def left_out(setup: Setup) -> list[str]:
     """Return what a shard cannot take over, in words."""
-    words = [key.replace("_", " ") for key in setup.server if key not in COLLECTION]
+    words = [setting_name(key) for key in setup.server if key not in COLLECTION]
     words += [f"optimizer's {key}" for key in setup.optimizers or {} if key not in OPTIMIZERS]
     for name, settings in setup.indexes.items():
         words += [f"{key} of the index on {name!r}" for key in OBJECTS if settings.get(key)]

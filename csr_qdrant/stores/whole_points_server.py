@@ -13,7 +13,7 @@ from csr_qdrant.stores import server_config as config
 from csr_qdrant.stores.base import Json, Schema
 from csr_qdrant.stores.checks import check_point_id
 from csr_qdrant.stores.records import plain_id
-from csr_qdrant.stores.server_errors import RetryPolicy, is_refused, reason, server_errors
+from csr_qdrant.stores.server_errors import RetryPolicy, server_errors
 from csr_qdrant.stores.server_writer import PATIENT, ServerCodeWriter
 from csr_qdrant.stores.whole_points import Setup, WholePoint, whole_point
 from csr_qdrant.stores.whole_points_server_setup import (
@@ -22,7 +22,7 @@ from csr_qdrant.stores.whole_points_server_setup import (
     left_out,
     read_setup,
 )
-from csr_qdrant.stores.whole_points_updates import write_points
+from csr_qdrant.stores.whole_points_updates import exact_count, write_points
 from csr_qdrant.stores.writing import Refused
 
 T = TypeVar("T")
@@ -52,17 +52,8 @@ class ServerPoints(ServerCodeWriter):
         having = None
         if vector is not None:
             having = models.Filter(must=[models.HasVectorCondition(has_vector=vector)])
-        counted = self._call(lambda: self._counted(having))
+        counted = self._call(lambda: exact_count(self._client, self._name, having))
         return self._gone_through(having) if counted is None else counted
-
-    def _counted(self, having: models.Filter | None) -> int | None:
-        """Return the exact count, None where strict mode allows none (search_allow_exact)."""
-        try:
-            return self._client.count(self._name, count_filter=having, exact=True).count
-        except Exception as error:  # each part of the client raises types of its own
-            if is_refused(error) and "exact" in reason(error).lower():
-                return None
-            raise
 
     def _gone_through(self, having: models.Filter | None) -> int:
         """Count points page by page."""
@@ -226,12 +217,20 @@ class ServerPlace:
         self._call(lambda: self._client.update_collection_aliases(operations))
 
     def wait_ready(self, seconds: float) -> bool:
-        """Wait until the server has built its indexes; False: it is still at it."""
+        """Wait until the server has built its indexes; False: it is still at it.
+
+        Raises CsrError if its optimiser failed, which more waiting does not mend.
+        """
         until = time.monotonic() + seconds
         while True:
             info = self._call(lambda: self._client.get_collection(self._name))
             if info.status == models.CollectionStatus.GREEN:
                 return True
+            if info.status == models.CollectionStatus.RED:
+                raise CsrError(
+                    f"{self.location} is red, as the server says ({info.optimizer_status}): look "
+                    "at the server's log, mend what is wrong there and run it again"
+                )
             if time.monotonic() >= until:
                 return False
             time.sleep(POLL_SECONDS)

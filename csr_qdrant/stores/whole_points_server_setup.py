@@ -12,6 +12,7 @@ from csr_qdrant.stores.whole_points import Setup
 
 SHARED = ("shard_number", "replication_factor", "write_consistency_factor", "on_disk_payload")
 PLACED = ("payload", "id_tracker")  # where they are kept in memory, from 1.19 on
+UPDATED = ("read_fan_out_factor", "read_fan_out_delay_ms")  # no new collection takes them
 CUSTOM = "custom"  # sharding by keys that the points themselves do not tell
 
 
@@ -48,6 +49,7 @@ def read_setup(info: models.CollectionInfo, location: str) -> Setup:
             for key, value in (config.metadata or {}).items()
             if key != META_KEY and not key.startswith(META_KEY + ".")
         },
+        left_out=tuple(key.replace("_", " ") for key in UPDATED if parameters.get(key)),
     )
 
 
@@ -85,12 +87,8 @@ def index_settings(settings: Json) -> Any:
 
 
 def left_out(setup: Setup) -> list[str]:
-    """Return what a server cannot take over, in words."""
-    words = []
-    for name, each in setup.vectors.items():
-        if str(each.get("datatype", "")).startswith("turbo"):
-            words.append(f"datatype {each['datatype']} of vector {name!r}")
-    return words
+    """Return what a server cannot take over, in words: nothing."""
+    return []
 
 
 def _json(part: Any) -> Json:

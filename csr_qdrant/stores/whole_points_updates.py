@@ -1,4 +1,4 @@
-"""Whole points on their way to a server: in requests that it accepts, past single bad points."""
+"""Requests of whole points that servers accept: past single bad points, and strict modes."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +45,16 @@ def write_points(
         return send(some[:middle]) + send(some[middle:])
 
     return [each for request in _requests(points) for each in send(request)]
+
+
+def exact_count(client: QdrantClient, collection: str, having: models.Filter | None) -> int | None:
+    """Return the exact count, None where strict mode allows none (search_allow_exact)."""
+    try:
+        return client.count(collection, count_filter=having, exact=True).count
+    except Exception as error:  # each part of the client raises types of its own
+        if is_refused(error) and "exact" in reason(error).lower():
+            return None
+        raise
 
 
 def _requests(points: Sequence[WholePoint]) -> Iterator[list[WholePoint]]:
