@@ -53,7 +53,8 @@ def migrate(
     From a folder or a server to a folder or a server, with all vectors, payloads and settings.
     The old collection is only read, and stays. With `--alias` the alias moves to the copy once
     that is complete. An interrupted run goes on where it stopped; run it again after points were
-    written to the old collection. Needs Qdrant 1.16, or Qdrant Edge.
+    written to the old collection. Exits with 1 while the copy is not complete. Needs Qdrant
+    1.16, or Qdrant Edge.
     """
     out = Output(as_json=json, quiet=quiet)
     with closing(place_of(folder, server)) as source, closing(target_of(target, source)) as to:
@@ -71,6 +72,9 @@ def migrate(
     if report.bad and config.bad_rows is not None:
         out.warn(f"{report.bad:,} points have no code or were refused: see {config.bad_rows}")
     out.result(report.to_json(), done(report))
+    if not report.complete and plan.phase != "swapped":
+        out.warn(f"the copy does not equal {plan.source} yet: keep that, and run it again")
+        raise typer.Exit(1)
 
 
 @contextmanager

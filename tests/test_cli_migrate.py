@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
+from csr_qdrant.stores import whole_points_edge as edge_points
+
 sys.path.insert(0, str(Path(__file__).parent))
 from attach_targets import ClientTarget, EdgeTarget, encoder_of, vectors_of
 
@@ -174,3 +176,19 @@ def test_the_json_keys_are_those_that_are_documented(csr: Csr) -> None:
     assert sorted(plan) == sorted(documented("migrate", "With `--dry-run`:"))
     told = csr("migrate", "docs", "--to", "new", *ENCODER, "--json").json
     assert sorted(told) == sorted(documented("migrate", "JSON keys:"))
+
+
+def test_a_copy_that_lacks_points_is_a_failure(csr: Csr, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = edge_points._engine_point
+
+    def picky(point: Any) -> Any:
+        if point.id == 3:
+            raise ValueError("it is bad")
+        return made(point)
+
+    monkeypatch.setattr(edge_points, "_engine_point", picky)
+    ran = csr("migrate", "docs", "--to", "new", *ENCODER)
+    assert ran.exit_code == 1 and f"it has {N - 1} of {N}" in ran.stdout
+    assert "1 points were refused" in ran.stdout and "does not equal" in ran.stderr
+    monkeypatch.setattr(edge_points, "_engine_point", made)
+    assert csr("migrate", "docs", "--to", "new", *ENCODER, "--yes").exit_code == 0

@@ -13,6 +13,7 @@ from csr_qdrant.deployment import migrate_passes
 from csr_qdrant.deployment.migrate import migrate
 from csr_qdrant.deployment.migrate_config import MigrateConfig
 from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.stores.whole_points_server import ServerPlace
 
 sys.path.insert(0, str(Path(__file__).parent))
 from attach_targets import ClientTarget, EdgeTarget, check_codes, encoder_of, vectors_of
@@ -132,3 +133,49 @@ def test_a_second_run_that_moves_the_alias_ends_a_first_one(
         migrate((client, "docs"), (client, "new"), ENCODER, alias)
     assert migrate((client, "docs"), (client, "new"), ENCODER, CONFIG).plan.phase == "swapped"
     check_same(without(contents(client, "new")), made.contents())
+
+
+def test_metadata_of_others_are_those_of_now_after_a_way_there_and_back(tmp_path: Path) -> None:
+    client = source().client
+    migrate((client, "docs"), tmp_path / "docs", ENCODER, CONFIG)
+    migrate(tmp_path / "docs", (client, "back"), None, CONFIG)
+    client.update_collection("back", metadata={"owner": "another one"})
+    migrate((client, "back"), tmp_path / "again", ENCODER, CONFIG)
+    migrate(tmp_path / "again", (client, "last"), None, CONFIG)
+    metadata = client.get_collection("last").config.metadata
+    assert metadata is not None and metadata["owner"] == "another one"
+
+
+def test_a_target_in_the_sources_folder_is_refused(tmp_path: Path) -> None:
+    old = EdgeTarget(tmp_path / "old")
+    old.upsert(range(N), vectors_of(N))
+    with pytest.raises(ConfigError, match="lies in the folder of the source"):
+        migrate(tmp_path / "old", tmp_path / "old" / "new", ENCODER, CONFIG)
+    assert not (tmp_path / "old" / "new").exists()
+
+
+def test_a_source_named_by_an_alias_that_has_moved_is_told(tmp_path: Path) -> None:
+    client = source().client
+    alias = MigrateConfig(vector="text", alias="live")
+    migrate((client, "docs"), (client, "new"), ENCODER, alias)
+    with pytest.raises(ConfigError, match=r"which 'live' stands for.*by its own name"):
+        migrate((client, "live"), (client, "new"), ENCODER, alias)
+
+
+def test_points_written_while_a_server_indexes_keep_the_alias_where_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = source()
+    place = ServerPlace(made.client, "new")
+
+    def wait(_: float) -> bool:
+        made.upsert([N], vectors_of(1))
+        return True
+
+    monkeypatch.setattr(place, "wait_ready", wait)
+    alias = MigrateConfig(vector="text", alias="live")
+    with pytest.raises(CsrError, match="was not moved: points were written"):
+        migrate((made.client, "docs"), place, ENCODER, alias)
+    assert made.client.get_aliases().aliases == []
+    monkeypatch.undo()
+    assert migrate((made.client, "docs"), place, ENCODER, alias).swapped

@@ -1,20 +1,22 @@
 """What a migration is going to do, and what is refused before anything is written."""
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from csr_qdrant.deployment.attach_journal import KEY as ATTACH_KEY
 from csr_qdrant.deployment.migrate_config import MigrateConfig, MigratePlan
-from csr_qdrant.deployment.migrate_journal import KEY, stored_record
+from csr_qdrant.deployment.migrate_earlier import phase_of, refuse_itself
+from csr_qdrant.deployment.migrate_journal import KEY
 from csr_qdrant.deployment.migrate_setup import dense_bytes, target_setup
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.identity import Identity
 from csr_qdrant.stores.base import Datatype, Json, Schema
 from csr_qdrant.stores.layout import DenseVector, choose_dense
-from csr_qdrant.stores.whole_points import NewPlace, Setup, WholePoints, setting_name
+from csr_qdrant.stores.whole_points import USER_METADATA, NewPlace, Setup, WholePoints, setting_name
 
-KEEPS = {"all": "neither rescore nor drop-dense", "rescore": "rescore", "none": "drop-dense"}
+# Other runs' progress; and what `setup` tells of other people's metadata already.
+LEFT_BEHIND = (KEY, ATTACH_KEY, USER_METADATA)
 T = TypeVar("T", bound=str)
 
 
@@ -59,8 +61,7 @@ def task_of(
     than recorded, vectors of other dimensions, a name in use, a target that is not the unfinished
     copy of this source, an alias that stands for something else.
     """
-    if source.location == place.location:
-        raise ConfigError(f"{source.location} cannot be copied into itself: name another target")
+    refuse_itself(source, place)
     recorded = _recorded(source, encoder)
     dense = _dense(source, recorded, encoder, config)
     known = None if recorded is None else recorded.schema
@@ -97,7 +98,7 @@ def task_of(
         alias_from=alias_from,
         phase=None,
     )
-    own = {key: each for key, each in source.metadata().items() if key not in (KEY, ATTACH_KEY)}
+    own = {key: each for key, each in source.metadata().items() if key not in LEFT_BEHIND}
     task = Task(
         plan=plan,
         setup=setup,
@@ -105,7 +106,9 @@ def task_of(
         metadata={**(own if recorded else {}), **identity.to_metadata()},
         exists=exists,
     )
-    return replace(task, plan=replace(plan, phase=_phase(place, task))) if exists else task
+    if not exists:
+        return task
+    return replace(task, plan=replace(plan, phase=phase_of(place, task.settings, setup)))
 
 
 def _recorded(source: WholePoints, encoder: Encoder | None) -> Recorded | None:
@@ -209,40 +212,3 @@ def _schema(
         dense_name=dense.name if dense is not None and kept else "",
         attached=True,
     )
-
-
-def _phase(place: NewPlace, task: Task) -> str:
-    """Return where an earlier run stopped; raises for a target that is anything else."""
-    opened = place.open()
-    try:
-        stored = stored_record(opened.metadata(), place.location)
-        setup = opened.setup()
-    finally:
-        opened.close()
-    if stored is None:
-        raise ConfigError(
-            f"{place.location} exists and is no copy that `csr migrate` made: choose another target"
-        )
-    for key, ours in task.settings.items():
-        if stored.get(key) != ours:
-            theirs = stored.get(key)
-            got = f"{key} = {theirs!r}, got {ours!r}"
-            if key == "keep":
-                got = f"{KEEPS.get(str(theirs), theirs)}, got {KEEPS[ours]}"
-            raise ConfigError(
-                f"{place.location} is a copy with {got}: go on as it was begun, or choose another "
-                "target"
-            )
-    if _kinds(setup) != _kinds(task.setup):
-        changed = {name or "the unnamed one" for name, *_ in _kinds(setup) ^ _kinds(task.setup)}
-        raise ConfigError(
-            f"{task.plan.source} and its copy {place.location} have different vectors by now "
-            f"({', '.join(sorted(changed))}): choose another target"
-        )
-    return str(stored["phase"])
-
-
-def _kinds(setup: Setup) -> set[tuple[str, Any, str]]:
-    """Return what a point's vectors must be like: names, dimensions and distances."""
-    dense = {(name, each["size"], str(each["distance"])) for name, each in setup.vectors.items()}
-    return dense | {(name, None, "sparse") for name in setup.sparse}

@@ -135,6 +135,11 @@ class Run:
                 f"the alias {alias!r} was not moved: {where} is still building its indexes after "
                 f"{self._config.wait:.0f} s: run it again later"
             )
+        if self._source.size() != self._target.size():
+            raise CsrError(
+                f"the alias {alias!r} was not moved: points were written to or deleted from "
+                f"{self._source.location} meanwhile: run it again, once nobody does that"
+            )
         leads = self._place.alias(alias)
         if leads not in (None, self._source.location):
             raise ConfigError(

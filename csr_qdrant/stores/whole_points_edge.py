@@ -16,7 +16,13 @@ from csr_qdrant.stores.edge_folder import DESCRIPTION, plain_errors, write_descr
 from csr_qdrant.stores.edge_points import known_ids
 from csr_qdrant.stores.edge_writer import EdgeCodeWriter
 from csr_qdrant.stores.records import plain_id
-from csr_qdrant.stores.whole_points import Setup, WholePoint, is_sparse, whole_point
+from csr_qdrant.stores.whole_points import (
+    USER_METADATA,
+    Setup,
+    WholePoint,
+    is_sparse,
+    whole_point,
+)
 from csr_qdrant.stores.whole_points_edge_setup import (
     edge_config,
     edge_index,
@@ -25,7 +31,6 @@ from csr_qdrant.stores.whole_points_edge_setup import (
 )
 from csr_qdrant.stores.writing import Refused
 
-USER_METADATA = "user_metadata"  # other people's metadata of a server's collection, in our record
 UPSERT_POINTS = 256  # larger calls gain nothing and hold more of them in memory
 VALUE_BYTES = 8  # a number in the log, and in the storage
 
