@@ -15,7 +15,7 @@ from rest_routes import LIMIT_BYTES
 from rest_server import RestServer
 from test_indexing_kills import Worker
 
-DROPS = Shares(drop_before=0.015, drop_after=0.015)
+DROPS = Shares(drop_before=0.02, drop_after=0.02)
 TROUBLE = Shares(busy=0.05, limited=0.05, slow=0.05, slow_s=0.01)
 ALL: tuple[Fault, ...] = ("busy", "limited", "slow", "hang", "drop_after", "drop_before")
 WRITES = {"attach": ("PUT", "/points/vectors"), "migrate-to-edge": ("POST", "/points/scroll")}
@@ -61,10 +61,13 @@ def check_kills(
 def test_kills_and_lost_connections(
     worker: Worker, server: RestServer, tmp_path: Path, what: str
 ) -> None:
-    check_kills(worker, server, tmp_path, what, n=300, kills=5)
+    check_kills(worker, server, tmp_path, what, n=900 if what == "index" else 200, kills=5)
 
 
-@pytest.mark.parametrize("what", CASES)
+@pytest.mark.parametrize(
+    "what",
+    [each if each in SMALL else pytest.param(each, marks=pytest.mark.slow) for each in CASES],
+)
 def test_a_server_in_trouble(worker: Worker, server: RestServer, tmp_path: Path, what: str) -> None:
     case = Case(what, server, tmp_path, n=200)
     assert worker.run(case.arguments("whole")) == "done"
