@@ -50,15 +50,18 @@ def _notable(plan: MigratePlan) -> list[str]:
 
 def _codes(plan: MigratePlan) -> str:
     size = f"(k={plan.k}, {plan.datatype})"
+    codes = f"codes {plan.name!r} {size}"
+    if not plan.encoded:
+        codes = f"their codes {plan.name!r} as they are {size}"
     if plan.vector is None:
-        return f"their codes {plan.name!r} as they are {size}"
+        return codes
     vector = f"vector {plan.vector!r}" if plan.vector else "the unnamed vector"
     kept = {
         "all": "",
         "rescore": ", which is kept on disk without a graph",
         "none": ", which is left out",
     }
-    return f"codes {plan.name!r} {size} of {vector}{kept[plan.keep]}"
+    return f"{codes} of {vector}{kept[plan.keep]}"
 
 
 def done(report: MigrateReport) -> str:

@@ -12,6 +12,7 @@ from csr_qdrant.collection import Collection
 from csr_qdrant.deployment import migrate_passes
 from csr_qdrant.deployment.migrate import migrate
 from csr_qdrant.deployment.migrate_config import MigrateConfig
+from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.stores.whole_points_server import ServerPlace
 
@@ -179,3 +180,49 @@ def test_points_written_while_a_server_indexes_keep_the_alias_where_it_is(
     assert made.client.get_aliases().aliases == []
     monkeypatch.undo()
     assert migrate((made.client, "docs"), place, ENCODER, alias).swapped
+
+
+def codes_of(folder: Path) -> dict[Any, Any]:
+    with Collection.open(folder) as opened:
+        return {each.id: each.code for each in opened.store.retrieve(range(N))}
+
+
+def test_codes_of_another_encoder_take_the_place_of_the_old_ones(tmp_path: Path) -> None:
+    EdgeTarget(tmp_path / "old").upsert(range(N), vectors_of(N))
+    migrate(tmp_path / "old", tmp_path / "first", ENCODER, CONFIG)
+    other = encoder_of(8)
+    again = MigrateConfig(reencode=True, k=3, device="numpy")
+    with pytest.raises(CsrError, match="ask for new codes in their place with reencode"):
+        migrate(tmp_path / "first", tmp_path / "second", other)
+    report = migrate(tmp_path / "first", tmp_path / "second", other, again)
+    assert report.complete and report.coded == N and report.plan.fingerprint == other.fingerprint
+    with Collection.open(tmp_path / "second") as copy:
+        assert copy.encoder.fingerprint == other.fingerprint and copy.keeps_dense
+    codes = codes_of(tmp_path / "second")
+    expected = other.encode(vectors_of(N), 3).normalised().to_lists()
+    for point, (indices, values) in enumerate(expected):
+        assert codes[point][0] == indices
+        np.testing.assert_allclose(codes[point][1], values, atol=1e-5)
+    migrate(tmp_path / "second", tmp_path / "bare", None, MigrateConfig(drop_dense=True))
+    with pytest.raises(CsrError, match="no dense vectors to make new codes of"):
+        migrate(tmp_path / "bare", tmp_path / "third", ENCODER, again)
+
+
+@pytest.mark.parametrize("keep", ["all", "rescore", "none"])
+def test_codes_of_vectors_whose_norm_the_engine_does_not_keep_stay_as_they_are(
+    keep: str, tmp_path: Path
+) -> None:
+    pre_bias = vectors_of(1, seed=5)[0]
+    sensitive = Encoder(
+        weight=ENCODER.weight, latent_bias=ENCODER.latent_bias, pre_bias=pre_bias, k=4
+    )
+    with Collection.create(tmp_path / "own", sensitive, keep_dense=True) as own:
+        own.add(range(N), vectors=9 * vectors_of(N))
+    config = MigrateConfig(rescore=keep == "rescore", drop_dense=keep == "none")
+    report = migrate(tmp_path / "own", tmp_path / "copy", None, config)
+    assert report.complete and not report.plan.encoded
+    assert codes_of(tmp_path / "copy") == codes_of(tmp_path / "own")
+    with Collection.open(tmp_path / "copy") as copy:
+        assert copy.keeps_dense == (keep != "none")
+    with pytest.raises(CsrError, match="index its vectors again for other codes"):
+        migrate(tmp_path / "own", tmp_path / "other", ENCODER, MigrateConfig(reencode=True))

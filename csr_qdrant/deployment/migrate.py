@@ -141,7 +141,7 @@ def _passes(
 ) -> Passes:
     plan = task.plan
     coder = None
-    if plan.vector is not None and encoder is not None:
+    if plan.encoded and encoder is not None:
         coder = Coder(encoder, plan.k, config.device)
     allowed = tolerances(task.setup.vectors)
     maker = Maker(coder, plan.vector or "", plan.name, plan.keep == "none", allowed)

@@ -21,7 +21,7 @@ T = TypeVar("T", bound=str)
 
 
 class Recorded(NamedTuple):
-    """What csr-qdrant recorded of a source."""
+    """What csr-qdrant recorded of a source; of the new encoder if its codes are made with one."""
 
     schema: Schema
     identity: Identity
@@ -41,7 +41,7 @@ class Task:
     def settings(self) -> Json:
         """What must be the same in every run of one migration."""
         plan = self.plan
-        same = ("source", "vector", "keep", "name", "k", "datatype", "fingerprint")
+        same = ("source", "vector", "encoded", "keep", "name", "k", "datatype", "fingerprint")
         return {key: getattr(plan, key) for key in same}
 
 
@@ -62,7 +62,7 @@ def task_of(
     copy of this source, an alias that stands for something else.
     """
     refuse_itself(source, place)
-    recorded = _recorded(source, encoder)
+    recorded = _recorded(source, encoder, config)
     dense = _dense(source, recorded, encoder, config)
     known = None if recorded is None else recorded.schema
     name = _same("the name", config.name, known.code_name if known else None, "csr")
@@ -82,6 +82,7 @@ def task_of(
         source=source.location,
         target=place.location,
         vector=None if dense is None else dense.name,
+        encoded=dense is not None and _made_anew(recorded),
         keep=config.keep,
         name=name,
         k=identity.k,
@@ -111,24 +112,42 @@ def task_of(
     return replace(task, plan=replace(plan, phase=phase_of(place, task.settings, setup)))
 
 
-def _recorded(source: WholePoints, encoder: Encoder | None) -> Recorded | None:
+def _recorded(
+    source: WholePoints, encoder: Encoder | None, config: MigrateConfig
+) -> Recorded | None:
     schema = source.schema()
     if schema is None:
         return None
     identity = Identity.from_metadata(source.metadata(), source.location)
-    if encoder is not None and identity.fingerprint != encoder.fingerprint:
+    if encoder is None or identity.fingerprint == encoder.fingerprint:
+        return Recorded(schema, identity)
+    codes = f"{source.location} has codes of encoder {identity.fingerprint}, got"
+    if schema.dense_dim is None:
         raise CsrError(
-            f"{source.location} has codes of encoder {identity.fingerprint}, got "
-            f"{encoder.fingerprint}: give the encoder that made them, and change encoders with "
-            "`csr detach` and `csr attach` in the copy"
+            f"{codes} {encoder.fingerprint}, and no dense vectors to make new codes of: leave the "
+            "encoder out"
         )
-    return Recorded(schema, identity)
+    if not schema.attached:
+        # Their norms are lost where they are compared by cosine, and the encoder may need them.
+        raise CsrError(
+            f"{codes} {encoder.fingerprint}: it was made by `csr index`, so index its vectors "
+            "again for other codes"
+        )
+    if not config.reencode:
+        raise CsrError(
+            f"{codes} {encoder.fingerprint}: give the encoder that made them, or ask for new codes "
+            "in their place with reencode"
+        )
+    new = Identity.of(encoder, config.k, None)
+    return Recorded(
+        replace(schema, h=new.h), replace(new, embedder=new.embedder or identity.embedder)
+    )
 
 
 def _dense(
     source: WholePoints, recorded: Recorded | None, encoder: Encoder | None, config: MigrateConfig
 ) -> DenseVector | None:
-    """Return the vector to encode; None if the source has codes and no such vector."""
+    """Return the vector of the codes; None if the source has codes and no such vector."""
     wanted = config.vector
     if recorded is not None:
         known = recorded.schema.dense_name if recorded.schema.dense_dim is not None else None
@@ -140,15 +159,23 @@ def _dense(
                 )
             return None
         wanted = _same("the dense vector", wanted, known, "")
-    if encoder is None:
+    if encoder is None and _made_anew(recorded):
         raise ConfigError("an encoder is needed to make codes: give the one for these vectors")
     dense = choose_dense(source.layout(), wanted, source.location)
-    if dense.dimension != encoder.d:
+    if encoder is not None and dense.dimension != encoder.d:
         raise ConfigError(
             f"the vectors of {source.location} have {dense.dimension} dimensions, but the encoder "
             f"takes {encoder.d}: use an encoder that was trained on such vectors"
         )
     return dense
+
+
+def _made_anew(recorded: Recorded | None) -> bool:
+    """Tell whether codes are made of dense vectors as the engine keeps them, as `attach` does.
+
+    `csr index` made its own of the vectors as they were given, and each point has one.
+    """
+    return recorded is None or recorded.schema.attached
 
 
 def _same(what: str, given: T | None, recorded: T | None, default: T) -> T:

@@ -38,6 +38,10 @@ class MigrateConfig:
         default=False,
         metadata={"help": "Keep the encoded dense vector on disk only, without a graph."},
     )
+    reencode: bool = field(
+        default=False,
+        metadata={"help": "Put codes of another encoder in the place of those that are there."},
+    )
     alias: str | None = field(
         default=None, metadata={"help": "Alias to move from the source to the copy at the end."}
     )
@@ -92,7 +96,8 @@ class MigratePlan:
 
     source: str
     target: str
-    vector: str | None  # the encoded dense vector; None: the source's codes are copied as they are
+    vector: str | None  # the dense vector that the codes are of; None: the source has it no more
+    encoded: bool  # whether codes are made of it; if not, the source's are copied as they are
     keep: Keep
     name: str  # of the codes
     k: int

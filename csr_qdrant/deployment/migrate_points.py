@@ -24,7 +24,7 @@ class Maker(NamedTuple):
     """Makes a copy's points of a source's."""
 
     coder: Coder | None  # None: codes are copied as they are
-    vector: str  # the dense one that is encoded
+    vector: str  # the dense one that is encoded, or was
     name: str  # of the codes
     drops: bool  # whether the encoded vector is left out
     tolerances: Mapping[str, float]  # of dense vectors, see `migrate_compare.near`
@@ -32,17 +32,23 @@ class Maker(NamedTuple):
     def make(self, points: Sequence[WholePoint]) -> Made:
         """Return the points as the copy should have them."""
         if self.coder is None:
-            return Made(list(points), 0, [])
+            return Made([self._without_dense(point) for point in points], 0, [])
         encoded = self.coder.encode(self._dense(points))
         codes = dict(zip(encoded.ids, encoded.codes.to_lists(), strict=True))
-        left = {self.name, *([self.vector] if self.drops else [])}
         made = []
         for point in points:
-            vectors = {name: each for name, each in point.vectors.items() if name not in left}
+            vectors = dict(self._without_dense(point).vectors)
+            vectors.pop(self.name, None)
             if point.id in codes:
                 vectors[self.name] = codes[point.id]
-            made.append(WholePoint(point.id, vectors, point.payload))
+            made.append(point._replace(vectors=vectors))
         return Made(made, len(encoded.without_code), encoded.bad)
+
+    def _without_dense(self, point: WholePoint) -> WholePoint:
+        if not self.drops:
+            return point
+        kept = {name: each for name, each in point.vectors.items() if name != self.vector}
+        return point._replace(vectors=kept)
 
     def _dense(self, points: Sequence[WholePoint]) -> Vectors:
         assert self.coder is not None
