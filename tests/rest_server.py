@@ -21,7 +21,7 @@ from pydantic_core import to_json
 sys.path.insert(0, str(Path(__file__).parent))
 from rest_engine import Engine
 from rest_faults import Fault, Faults, Shares
-from rest_routes import LIMIT_BYTES, Answer, answer, failure
+from rest_routes import LIMIT_BYTES, Answer, answer, failure, warm_up
 
 
 class RestServer:
@@ -33,6 +33,7 @@ class RestServer:
 
     def __init__(self, port: int = 0, shares: Shares | None = None, seed: int = 0) -> None:
         warnings.filterwarnings("ignore", ".*local", UserWarning)  # advice for users of local mode
+        warm_up()
         self.engine, self.faults = Engine(), Faults(shares or Shares(), seed)
         self.limit_bytes = LIMIT_BYTES
         self.closing = threading.Event()

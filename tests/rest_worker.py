@@ -33,7 +33,7 @@ def hurry() -> None:
 
 
 def run(arguments: dict[str, Any]) -> None:
-    """Do one of the three, as `what` says, through a client of `url`."""
+    """Do what `what` says through a client of `url`."""
     hurry()
     encoder = Encoder.load(arguments["encoder"])
     client = connect(arguments["url"], timeout_s=arguments.get("timeout_s", 5))
@@ -41,6 +41,11 @@ def run(arguments: dict[str, Any]) -> None:
         globals()[f"_{arguments['what']}"](client, encoder, arguments)
     finally:
         client.close()
+
+
+def _nothing(client: QdrantClient, encoder: Encoder, arguments: dict[str, Any]) -> None:
+    """Take the time that a run takes before it begins."""
+    client.info()
 
 
 def _index(client: QdrantClient, encoder: Encoder, arguments: dict[str, Any]) -> None:

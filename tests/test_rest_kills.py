@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,21 +39,32 @@ def server() -> Iterator[RestServer]:
         yield made
 
 
+def seconds(worker: Worker, arguments: dict[str, Any]) -> float:
+    """Return how long a run takes from its beginning to its end."""
+    started = time.perf_counter()
+    assert worker.run(arguments) == "done"
+    return time.perf_counter() - started
+
+
 def check_kills(
     worker: Worker, server: RestServer, folder: Path, what: str, n: int, kills: int
 ) -> None:
     case = Case(what, server, folder, n)
-    started = time.perf_counter()
-    assert worker.run(case.arguments("whole")) == "done"
+    duration_s = seconds(worker, case.arguments("whole"))
+    start_s = seconds(worker, {**case.arguments("whole"), "what": "nothing"})
     # A share of the time: each run gets a little further, since progress is recorded often.
-    within_s = 3 * (time.perf_counter() - started) / kills
+    share_s = 2 * max(duration_s - start_s, 0) / kills
     server.faults.shares = DROPS
-    moments = random.Random(n + kills)
+    even = random.Random(n + kills).uniform
     killed = case.arguments("killed")
-    ends = [worker.run(killed, moments.uniform(0, within_s)) for _ in range(kills)]
-    sys.stdout.write(f"{what}: {ends.count('killed')} killed, {server.faults.met}\n")
+    ends = [worker.run(killed, even(0, 2 * start_s) + even(0, share_s)) for _ in range(kills)]
+    met = sum(server.faults.met.values())
     assert set(ends) <= {"killed", "done"} and "killed" in ends
     assert worker.run(killed) == "done"
+    sys.stdout.write(
+        f"{what}: {ends.count('killed')} killed in {duration_s:.1f} s of work, {met} connections "
+        f"lost, then {sum(server.faults.met.values()) - met}\n"
+    )
     server.faults.shares = Shares()
     check_equal(case)
 
