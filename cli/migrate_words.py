@@ -66,14 +66,18 @@ def _codes(plan: MigratePlan) -> str:
 
 def done(report: MigrateReport) -> str:
     """Return what a run has done and what is wrong with its copy, if anything is."""
+    example = "".join(f" (as {each.id}: {each.reason})" for each in report.bad_examples[:1])
     changed = [
         f"{count:,} {what}"
         for count, what in (
             (report.mended, "mended"),
             (report.removed, "removed"),
             (report.without_code, "points have no active latent"),
-            (report.bad - report.refused, "points cannot have a code"),
-            (report.refused, "points were refused"),
+            (
+                report.bad - report.refused,
+                "points cannot have a code" + ("" if report.refused else example),
+            ),
+            (report.refused, "points were refused" + example),
             (report.unsettled, "points kept changing: run it again"),
             (report.sampled_wrong, "of a sample are wrong: run it again"),
         )

@@ -189,6 +189,8 @@ def test_a_copy_that_lacks_points_is_a_failure(csr: Csr, monkeypatch: pytest.Mon
     monkeypatch.setattr(edge_points, "_engine_point", picky)
     ran = csr("migrate", "docs", "--to", "new", *ENCODER)
     assert ran.exit_code == 1 and f"it has {N - 1} of {N}" in ran.stdout
-    assert "1 points were refused" in ran.stdout and "does not equal" in ran.stderr
+    assert (
+        "1 points were refused (as 3: it is bad)" in ran.stdout and "does not equal" in ran.stderr
+    )
     monkeypatch.setattr(edge_points, "_engine_point", made)
     assert csr("migrate", "docs", "--to", "new", *ENCODER, "--yes").exit_code == 0
