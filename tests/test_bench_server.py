@@ -63,7 +63,9 @@ def client(request: pytest.FixtureRequest) -> Iterator[QdrantClient]:
 
 
 def names(client: QdrantClient) -> set[str]:
-    return {each.name for each in client.get_collections().collections}
+    """Return all collections but those that other tests make on the same server meanwhile."""
+    found = {each.name for each in client.get_collections().collections}
+    return {name for name in found if not name.startswith("csr-qdrant-test-")}
 
 
 SYSTEMS: dict[str, Callable[[], IndexSystem]] = {
