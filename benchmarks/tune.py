@@ -160,7 +160,7 @@ def _ask(
     """Return the ids that a search finds; a query's own point comes on top of `limit`."""
     more = asked.own[row] is not None
     vector = asked.vectors[row : row + 1]
-    codes = collection.encoder.encode(vector, setting.k).normalised()
+    codes = collection.encode(vector, setting.k, name="the queries").normalised()
     if not codes.lengths[0]:
         return []
     request = Search(

@@ -211,7 +211,8 @@ def _answers(
     hits = search(dense)
     unfound = [row for row, found in enumerate(hits) if not found and active[row]]
     if unfound:
-        active[unfound] = collection.encoder.encode(dense[unfound]).lengths > 0
+        codes = collection.encode(dense[unfound], collection.identity.k, name="the queries")
+        active[unfound] = codes.lengths > 0
     return _spread(active, hits)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.embedders import Embedder
-from csr_qdrant.encoder import F32, Encoder, check_k
+from csr_qdrant.encoder import F32, Encoder, check_k, unit_rows
 from csr_qdrant.errors import ConfigError, CsrError, RowError
 from csr_qdrant.identity import Identity
 from csr_qdrant.points import directed_codes
@@ -54,8 +54,7 @@ class Coding:
         """
         directed = np.asarray(dense.any(axis=1))
         if self.normalise:
-            norms = np.linalg.norm(dense, axis=1, keepdims=True)
-            dense = np.divide(dense, norms, out=np.zeros_like(dense), where=norms > 0)
+            dense = unit_rows(dense)
         raw = self.encoder.encode(dense, self.document_k if k is None else k, name=name)
         return directed_codes(raw, directed).normalised()
 

@@ -247,6 +247,13 @@ def _check_finite(block: F32, first_row: int, name: str) -> None:
         )
 
 
+def unit_rows(rows: F32) -> F32:
+    """Return rows, (n, d), at norm 1; rows of zeros stay."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    made: F32 = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+    return made
+
+
 def standardised(rows: F32) -> F32:
     """Return rows with mean 0 and unbiased standard deviation 1, as the papers' LayerNorm does."""
     with np.errstate(invalid="ignore"):  # infinity becomes NaN, and `encode` reports it

@@ -104,7 +104,7 @@ def query_code(collection: Collection, query: Query, k: int | None = None) -> Sp
         code = batch.truncated(k)
     else:
         dense = as_vectors(collection.embedder.embed_queries(batch) if are_texts(batch) else batch)
-        code = collection.encoder.encode(dense, k, name="the query")
+        code = collection.encode(dense, k, name="the query")
         code = directed_codes(code, np.asarray(dense.any(axis=1)))
     if len(code) != 1:
         raise ConfigError(f"one query is explained at a time, got {len(code)}: choose one")

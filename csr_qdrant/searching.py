@@ -7,7 +7,7 @@ import numpy as np
 
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.embedders import Embedder
-from csr_qdrant.encoder import F32, Encoder
+from csr_qdrant.encoder import F32, Encoder, unit_rows
 from csr_qdrant.errors import ConfigError
 from csr_qdrant.identity import Identity
 from csr_qdrant.points import directed_codes
@@ -61,6 +61,11 @@ class Searching:
             except ConfigError as error:
                 raise ConfigError(f"{error}; or pass the embedder that made the vectors") from error
         return self._embedder
+
+    def encode(self, dense: F32, k: int, *, name: str) -> SparseCodes:
+        """Return raw codes, (m, h), of dense queries, (m, d), made as those of the documents."""
+        rows = unit_rows(dense) if self.store.schema.unit_norm else dense
+        return self.encoder.encode(rows, k, name=name)
 
     def search(
         self,
@@ -157,5 +162,5 @@ class Searching:
             queries = self.embedder.embed_queries(queries)
         dense = as_vectors(queries)
         with span("encode", rows=len(dense)):
-            codes = self.encoder.encode(dense, k, name="the queries")
+            codes = self.encode(dense, k, name="the queries")
         return dense, directed_codes(codes, np.asarray(dense.any(axis=1))).normalised()

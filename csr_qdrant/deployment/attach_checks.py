@@ -7,7 +7,7 @@ from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.identity import Identity
 from csr_qdrant.stores.base import Schema
-from csr_qdrant.stores.layout import DenseVector, Layout, choose_dense
+from csr_qdrant.stores.layout import COSINE, DenseVector, Layout, choose_dense
 from csr_qdrant.stores.writing import CodeWriter
 
 
@@ -56,6 +56,7 @@ def schema_of(plan: AttachPlan, encoder: Encoder) -> Schema:
         code_name=plan.name,
         dense_name=plan.vector,
         attached=True,
+        unit_norm=plan.distance == COSINE,
     )
 
 

@@ -12,7 +12,7 @@ from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.identity import Identity
 from csr_qdrant.stores.base import Datatype, Json, Schema
-from csr_qdrant.stores.layout import DenseVector, choose_dense
+from csr_qdrant.stores.layout import COSINE, DenseVector, choose_dense
 from csr_qdrant.stores.whole_points import USER_METADATA, NewPlace, Setup, WholePoints, setting_name
 
 # Other runs' progress; and what `setup` tells of other people's metadata already.
@@ -238,4 +238,5 @@ def _schema(
         code_name=plan.name,
         dense_name=dense.name if dense is not None and kept else "",
         attached=True,
+        unit_norm=dense is not None and dense.distance == COSINE,
     )

@@ -30,6 +30,7 @@ class Schema:
     code_name: str = "csr"
     dense_name: str = "dense"  # empty, in an attached collection: the unnamed vector
     attached: bool = False
+    unit_norm: bool = False  # codes are of vectors at norm 1, as a collection by cosine keeps them
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -43,7 +44,7 @@ class Schema:
         """Return plain values; older releases know all that stand in a collection of our own."""
         values = asdict(self)
         if not self.attached:
-            del values["attached"]
+            del values["attached"], values["unit_norm"]
         return values
 
     @property

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from csr_qdrant.errors import ConfigError
 
+COSINE = "Cosine"  # Qdrant's name of the distance by which it keeps vectors at norm 1
+
 
 class DenseVector(NamedTuple):
     """A dense vector of a collection: its name, and how it is compared."""
