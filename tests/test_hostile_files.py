@@ -170,3 +170,12 @@ def test_labels_that_would_fill_the_memory_are_refused(
     content = _zip(data_npy=_npy(VECTORS), label_npy=_npy(np.zeros(10**6)))
     said = reader.refuses(tmp_path, content)
     assert said is not None and "array 'label' takes 8,000,000 bytes, above 1,000" in said
+
+
+def test_an_archive_whose_names_are_no_utf8_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", naïve=np.ones((2, 3), np.float32))  # flagged as UTF-8
+    content = (tmp_path / "x.npz").read_bytes()
+    assert content.count("naïve".encode()) == 2
+    (tmp_path / "x.npz").write_bytes(content.replace("naïve".encode(), b"na\x90\x90ve"))
+    with pytest.raises(CsrError, match=r"cannot be read as \.npz"):
+        npz.array_names(tmp_path / "x.npz")

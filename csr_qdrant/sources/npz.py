@@ -113,7 +113,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, UnicodeError) as error:
         # RuntimeError: encrypted members, and (as NotImplementedError) unknown compressions
         raise CsrError(f"{path} cannot be read as .npz ({reason(error)}): write it anew") from error
 
