@@ -198,5 +198,18 @@ def collection_folder(folder: Path) -> None:
     (folder / "edge_config.json").write_text(json.dumps(shard))
 
 
+def killed_shard(folder: Path) -> None:
+    """Write what is left of a shard that was killed while the name of its codes was removed."""
+    codes = {"csr": {"index": {"full_scan_threshold": None}}}
+    description = {"format": 1, "schema": {"h": 64, "attached": True}, "metadata": {}}
+    (folder / "collection.json").write_text(json.dumps(description))
+    (folder / "edge_config.json").write_text(json.dumps({"sparse_vectors": codes}))
+    (folder / "wal").mkdir(exist_ok=True)
+    for segment, left in (("a", codes), ("b", {})):
+        (folder / "segments" / segment).mkdir(parents=True, exist_ok=True)
+        content = json.dumps({"config": {"sparse_vector_data": left}})
+        (folder / "segments" / segment / "segment.json").write_text(content)
+
+
 def settings(folder: Path) -> None:
     (folder / "csr.toml").write_text('k = 8\n[train]\nepochs = 3\nname = "ü"\n')

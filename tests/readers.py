@@ -30,6 +30,7 @@ from csr_qdrant.sources.npy import map_npy
 from csr_qdrant.sources.open import SUFFIXES
 from csr_qdrant.stores.edge_folder import read_description
 from csr_qdrant.stores.edge_reader import read_layout
+from csr_qdrant.stores.edge_repair import mended
 from csr_qdrant.stores.whole_points_edge_setup import read_setup
 
 REPORT = Path(__file__).parent / "data" / "bench_report.json"
@@ -184,6 +185,11 @@ def _collection(folder: Path) -> None:
     Identity.from_metadata(metadata, str(folder)).to_metadata()
 
 
+def _killed_shard(folder: Path) -> None:
+    if not mended(folder, folder):
+        raise CsrError(f"{folder} is not mended")
+
+
 def _pairs(folder: Path) -> None:
     read_beir(folder, "test")
     read_pairs(folder / "qrels" / "test.tsv")
@@ -240,6 +246,10 @@ READERS: dict[str, Reader] = {
     "image-text vectors": Reader("info.json", seeds.image_text_vectors, load_vectors),
     "report": Reader("report.json", _report, lambda f: load_report(f / "report.json")),
     "collection": Reader("collection.json", seeds.collection_folder, _collection),
+    **{
+        f"killed shard, {file}": Reader(file, seeds.killed_shard, _killed_shard)
+        for file in ("edge_config.json", "segments/a/segment.json")
+    },
     "edge shard": Reader(
         "edge_config.json", seeds.collection_folder, lambda folder: read_layout(folder, folder)
     ),

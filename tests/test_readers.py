@@ -40,6 +40,7 @@ FOREIGN = {
     "csr_qdrant/sources/webdataset.py": "shard",
     "csr_qdrant/stores/edge_folder.py": "collection",
     "csr_qdrant/stores/edge_reader.py": "edge shard",
+    "csr_qdrant/stores/edge_repair.py": "killed shard, edge_config.json",
     "csr_qdrant/stores/whole_points_edge_setup.py": "edge shard, whole",
     "trainer/checkpoint.py": "checkpoint of a run",
 }

@@ -32,14 +32,14 @@ def load_shard(folder: Path, shard_folder: Path) -> Any:
         with plain_errors(folder):
             return engine.EdgeShard.load(str(shard_folder))
     except CsrError:
-        if not _mended(folder, shard_folder):
+        if not mended(folder, shard_folder):
             raise
     with plain_errors(folder):
         return engine.EdgeShard.load(str(shard_folder))
 
 
-def _mended(folder: Path, shard_folder: Path) -> bool:
-    """Take the name of attached codes out of a shard that is at odds about it."""
+def mended(folder: Path, shard_folder: Path) -> bool:
+    """Take the name of attached codes out of a shard at odds about it; tell whether it was."""
     if not (folder / DESCRIPTION).exists():
         return False
     schema, _ = read_description(folder)
