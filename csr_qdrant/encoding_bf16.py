@@ -28,6 +28,7 @@ import torch
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.encoder import F32, Encoder
 from csr_qdrant.encoding_numpy import lower_bounds
+from csr_qdrant.torch_blocks import Room, tensor
 
 LEAST_WORK = 2**20  # d h, in multiplications: below, choosing takes longer than multiplying
 LEAST_ROWS = 64  # of a block: fewer are not worth a second copy of the weights
@@ -53,20 +54,16 @@ def has_amx() -> bool:
 
 def bf16_encode(encoder: Encoder, k: int, exact: Encode) -> Encode:
     """Return a function from (n, d) rows to codes; `exact` encodes few rows and unusual ones."""
-    held = threading.local()
+    room = Room(encoder.h, torch.bfloat16)
 
     @torch.inference_mode()
     def encode(rows: F32) -> SparseCodes:
         if len(rows) < LEAST_ROWS:
             return exact(rows)
         weights = _weights(encoder)
-        memory = getattr(held, "memory", None)
-        if memory is None or len(memory) < len(rows):  # used again: fresh pages cost time
-            memory = torch.empty((len(rows), encoder.h), dtype=torch.bfloat16)
-            held.memory = memory
-        x = torch.from_numpy(rows if rows.flags.writeable else np.array(rows))
+        x = tensor(rows)
         rounded, errors = weights.rounded(x)
-        sums = torch.mm(rounded, weights.transposed, out=memory[: len(rows)])
+        sums = torch.mm(rounded, weights.transposed, out=room.of(len(rows)))
         # As integers, positive bfloat16 numbers are in the same order.
         ordered = sums.view(torch.int16).numpy()
         least = _thresholds(lower_bounds(ordered, k), errors)

@@ -1,11 +1,9 @@
 """Encoding on torch: all cores of a CPU, CUDA or Apple's GPU."""
 
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 
 from csr_qdrant.codes import SparseCodes
@@ -13,6 +11,7 @@ from csr_qdrant.encoder import F32, Encoder, Kernel
 from csr_qdrant.encoding_bf16 import bf16_encode, worth_bf16
 from csr_qdrant.encoding_numpy import strongest_codes
 from csr_qdrant.errors import ConfigError
+from csr_qdrant.torch_blocks import Room, tensor
 
 # Pre-activations that are held at once: by a thread, by all threads together, on a GPU.
 THREAD_BYTES, THREADS_BYTES, GPU_BYTES = 12 << 20, 128 << 20, 256 << 20
@@ -53,7 +52,7 @@ def _gpu_kernel(encoder: Encoder, k: int, device: torch.device) -> Kernel:
 
     @torch.inference_mode()
     def encode(rows: F32) -> SparseCodes:
-        activations = torch.addmm(offset, _tensor(rows).to(device), transposed)
+        activations = torch.addmm(offset, tensor(rows).to(device), transposed)
         values, latents = activations.topk(k, dim=1, sorted=False)
         return SparseCodes.from_topk(latents.cpu().numpy(), values.cpu().numpy(), encoder.h)
 
@@ -62,15 +61,12 @@ def _gpu_kernel(encoder: Encoder, k: int, device: torch.device) -> Kernel:
 
 def _cpu_kernel(encoder: Encoder, k: int) -> Kernel:
     """The strongest are chosen in numpy, several times faster than by torch's topk."""
-    transposed = _tensor(encoder.weight).T
-    held = threading.local()
+    transposed = tensor(encoder.weight).T
+    room = Room(encoder.h, torch.float32)
 
     @torch.inference_mode()
     def encode(rows: F32) -> SparseCodes:
-        memory = getattr(held, "memory", None)
-        if memory is None or len(memory) < len(rows):  # used again: fresh pages cost time
-            memory = held.memory = torch.empty((len(rows), encoder.h))
-        products = torch.mm(_tensor(rows), transposed, out=memory[: len(rows)])
+        products = torch.mm(tensor(rows), transposed, out=room.of(len(rows)))
         return strongest_codes(products.numpy(), encoder.offset, k, torch.get_num_threads())
 
     encode_block = bf16_encode(encoder, k, encode) if worth_bf16(encoder, k) else encode
@@ -100,11 +96,6 @@ def _weights(encoder: Encoder, device: torch.device) -> Weights:
     """Return W transposed and the offset on `device`; copied there once an encoder."""
     on_devices = _COPIES.setdefault(encoder, {})
     if device not in on_devices:
-        weight, offset = _tensor(encoder.weight), _tensor(encoder.offset)
+        weight, offset = tensor(encoder.weight), tensor(encoder.offset)
         on_devices[device] = weight.to(device).T, offset.to(device)
     return on_devices[device]
-
-
-def _tensor(array: F32) -> torch.Tensor:
-    """Return a tensor of the same memory; of a copy if it is read-only, which torch warns of."""
-    return torch.from_numpy(array if array.flags.writeable else np.array(array))
