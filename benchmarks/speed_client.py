@@ -10,11 +10,12 @@ it, about the least that a server can cost, and so the most that the wrapper's s
 """
 
 import json
-import threading
+import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -56,7 +57,23 @@ class Found(NamedTuple):
 
 @contextmanager
 def stub() -> Iterator[str]:
-    """Give the address of a server that answers every query with ten hits, without looking."""
+    """Give the address of a server that answers every query with ten hits, without looking.
+
+    It is a process of its own, as a server is: a thread would compete for the interpreter lock.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    server = context.Process(target=_serve, args=(theirs,), daemon=True)
+    server.start()
+    theirs.close()  # or a server that fails at its start would be waited for
+    try:
+        yield f"http://127.0.0.1:{ours.recv()}"
+    finally:
+        server.terminate()
+        server.join()
+
+
+def _serve(port: Connection) -> None:
     hit = {"version": 0, "score": 0.5, "payload": {"title": "row"}}
     hits = [{"id": i, **hit} for i in range(LIMIT)]
     answer = json.dumps({"result": {"points": hits}, "status": "ok", "time": 0.0}).encode()
@@ -79,12 +96,8 @@ def stub() -> Iterator[str]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    port.send(server.server_address[1])
+    server.serve_forever()
 
 
 def filled(encoder: Encoder, rows: Matrix) -> QdrantClient:
@@ -147,7 +160,7 @@ def main(
     h: Annotated[int, typer.Option(help="Latents.")] = 3072,
     k: Annotated[int, typer.Option(help="Active latents.")] = 32,
     queries: Annotated[int, typer.Option(help="Different queries.")] = 100,
-    repeats: Annotated[int, typer.Option(help="Times that each is asked.")] = 5,
+    repeats: Annotated[int, typer.Option(help="Times that each is asked.")] = 10,
     output: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
     """Time queries through CsrQdrant against encoding and the client's own call."""

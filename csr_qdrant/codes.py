@@ -97,6 +97,8 @@ class SparseCodes:
         """Stack batches of the same `h`, rows in order; raises CsrError for none or unequal h."""
         if not batches:
             raise CsrError("concatenate needs at least one batch of codes, got none")
+        if len(batches) == 1:
+            return batches[0]
         sizes = {batch.h for batch in batches}
         if len(sizes) > 1:
             raise CsrError(f"codes of different hidden sizes cannot be joined, got {sorted(sizes)}")
