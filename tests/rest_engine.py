@@ -74,7 +74,8 @@ class Engine:
             metadata=change.metadata,
         )
         made = self._made[self.name_of(name)]
-        for part in ("hnsw_config", "optimizers_config", "quantization_config"):
+        parts = ("hnsw_config", "optimizers_config", "quantization_config", "strict_mode_config")
+        for part in parts:
             if (new := getattr(change, part)) is not None:
                 old = getattr(made, part)
                 whole = new if old is None or part[0] == "q" else _over(old, new)
@@ -82,6 +83,10 @@ class Engine:
         for key, value in _given(change.params).items():
             setattr(made, key, value)
         return True
+
+    def strict(self, name: str) -> models.StrictModeConfig | None:
+        """Return the strict mode of a collection."""
+        return self._made[self.name_of(name)].strict_mode_config
 
     def add_index(self, name: str, field: str, schema: Any) -> models.UpdateResult:
         """Make a payload index."""
@@ -101,6 +106,9 @@ class Engine:
         config.optimizer_config = _over(OPTIMIZERS, made.optimizers_config)
         config.wal_config = _over(WAL, made.wal_config)
         config.quantization_config = made.quantization_config
+        if made.strict_mode_config is not None:
+            told = _given(made.strict_mode_config)
+            config.strict_mode_config = models.StrictModeConfigOutput(**told)
         defaults = {"shard_number": 1, "replication_factor": 1, "write_consistency_factor": 1}
         for key, value in {**defaults, "on_disk_payload": True, "sharding_method": None}.items():
             given = getattr(made, key, None)

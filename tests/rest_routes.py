@@ -15,6 +15,7 @@ from pydantic_core import from_json
 from qdrant_client import models
 from qdrant_client.http import models as http_models
 from rest_engine import Engine, float32
+from rest_strict import refuse
 
 LIMIT_BYTES = 32 * 2**20
 _INVALID = ("must be unique", "same length", "Must be")  # found by checks of single fields
@@ -66,6 +67,7 @@ def _answer(
         with engine.lock:
             if "c" in names and route.method + route.path.pattern not in _WITHOUT_COLLECTION:
                 engine.require(names["c"])
+                refuse(engine.strict(names["c"]), *arguments or (None,))
             result = route.do(engine, *names.values(), *arguments)
     except (ValidationError, ValueError, TypeError, LookupError, FileExistsError) as error:
         return _failure(error)
@@ -104,7 +106,8 @@ def _failure(error: Exception) -> Answer:
         return failure(400, f"Format error in JSON body: {error.errors()[0]['msg']}")
     if any(part in text for part in _INVALID):
         return failure(422, f"Validation error in JSON body: [{text}]")
-    return failure(400, text if text.startswith("Wrong input") else f"Wrong input: {text}")
+    told = text if text.startswith(("Wrong input", "Bad request")) else f"Wrong input: {text}"
+    return failure(400, told)
 
 
 # --- what is done ---------------------------------------------------------------------------

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from httpx import Headers
-from qdrant_client import QdrantClient, models
-from qdrant_client.http.exceptions import UnexpectedResponse
+from qdrant_client import QdrantClient
 
 from csr_qdrant.deployment import migrate_pages
 from csr_qdrant.deployment.attach_passes import PAGE_VALUES
@@ -28,52 +26,6 @@ def source() -> Iterator[ClientTarget]:
     made.upsert(range(N), vectors_of(N))
     yield made
     made.client.close()
-
-
-def limits(client: QdrantClient, monkeypatch: pytest.MonkeyPatch, calls: list[int]) -> None:
-    """Let collections have a strict mode, which the client enforces as servers do."""
-    info, scroll, upsert = client.get_collection, client.scroll, client.upsert
-    strict = models.StrictModeConfigOutput(
-        enabled=True, max_query_limit=20, upsert_max_batchsize=10, search_allow_exact=False
-    )
-
-    def counted(*_: Any, **keywords: Any) -> Any:
-        message = b'{"status": {"error": "Bad request: Exact search disabled!"}}'
-        raise UnexpectedResponse(400, "Bad Request", message, Headers())
-
-    def described(name: str) -> Any:
-        found = info(name)
-        found.config.strict_mode_config = strict
-        return found
-
-    def check(count: int, most: int) -> None:
-        calls.append(count)
-        if count > most:
-            raise UnexpectedResponse(400, "Bad Request", b"Limit exceeded", Headers())
-
-    def scrolled(*arguments: Any, **keywords: Any) -> Any:
-        check(keywords["limit"], 20)
-        return scroll(*arguments, **keywords)
-
-    def upserted(name: str, points: Any, **keywords: Any) -> Any:
-        check(len(points), 10)
-        return upsert(name, points, **keywords)
-
-    monkeypatch.setattr(client, "count", counted)
-    monkeypatch.setattr(client, "get_collection", described)
-    monkeypatch.setattr(client, "scroll", scrolled)
-    monkeypatch.setattr(client, "upsert", upserted)
-
-
-def test_a_strict_servers_limits_are_kept(
-    source: ClientTarget, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[int] = []
-    limits(source.client, monkeypatch, calls)
-    config = MigrateConfig(vector="text", device="numpy")
-    report = migrate((source.client, "docs"), (source.client, "copy"), encoder_of(), config)
-    assert report.complete and report.copied == report.coded == N
-    assert len(calls) > 2 * N / 10
 
 
 def test_pages_shrink_where_payloads_are_large(

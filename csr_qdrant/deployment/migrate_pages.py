@@ -1,10 +1,10 @@
-"""How many points to read at a time: as many as servers allow and as memory bears."""
+"""How many points to read at a time: as many as memory bears."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from csr_qdrant.deployment.attach_passes import PAGE_VALUES
-from csr_qdrant.stores.whole_points import Setup, Vector, WholePoint
+from csr_qdrant.stores.whole_points import Vector, WholePoint
 
 FIRST = 32  # points of a first page, before it is known how large they are
 FIRST_MULTI = 16  # of multivectors, which have 1000 rows for a page of text
@@ -24,16 +24,6 @@ class PageSize:
         if points:
             fitting = PAGE_VALUES * len(points) // max(1, sum(map(_values, points)))
             self.limit = max(1, min(self._most, fitting, 2 * self.limit))
-
-
-def allowed(setups: Iterable[Setup], most: int) -> int:
-    """Return how many points a request may name where strict mode is on, at most `most`."""
-    for setup in setups:
-        strict: Any = setup.server.get("strict_mode_config") or {}
-        if strict.get("enabled"):
-            limits = (strict.get("max_query_limit"), strict.get("upsert_max_batchsize"))
-            most = min([most, *(each for each in limits if each)])
-    return most
 
 
 def _values(point: WholePoint) -> int:

@@ -12,7 +12,7 @@ from csr_qdrant.deployment.attach_pages import Pace, Page, pass_over
 from csr_qdrant.deployment.attach_passes import SETTLING_ROUNDS, OnPoints, Sample
 from csr_qdrant.deployment.migrate_config import MigrateConfig
 from csr_qdrant.deployment.migrate_journal import Journal
-from csr_qdrant.deployment.migrate_pages import PageSize, allowed
+from csr_qdrant.deployment.migrate_pages import PageSize
 from csr_qdrant.deployment.migrate_points import Made, Maker, ids_of
 from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import PointId
@@ -62,9 +62,7 @@ class Passes:
         self._source, self._target, self._maker = source, target, maker
         self.counts, self.sample, self._done = Counts(), Sample(), 0
         self._threads = config.threads or target.threads
-        setups = source.setup(), target.setup()
-        self._size = PageSize(allowed(setups, config.batch), multi=bool(source.layout().multi))
-        self._id_page = allowed(setups, ID_PAGE)
+        self._size = PageSize(config.batch, multi=bool(source.layout().multi))
         self._pace = Pace(config.rate)
         self._on_points = on_points
         # Encoding uses all cores by itself; two threads at it would only take more memory.
@@ -107,7 +105,7 @@ class Passes:
         """Delete the points of the copy that the source does not have."""
 
         def read(offset: PointId | None) -> Page[list[PointId]]:
-            ids, following = self._target.ids(self._id_page, offset)
+            ids, following = self._target.ids(ID_PAGE, offset)
             return Page(len(ids), ids, following)
 
         def work(ids: list[PointId]) -> int:

@@ -1,7 +1,7 @@
 """A collection on a Qdrant server or cluster, through `qdrant_client`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Self, TypeVar
 
 from qdrant_client import QdrantClient, models
@@ -25,6 +25,7 @@ from csr_qdrant.stores.filters import client_filter
 from csr_qdrant.stores.records import plain_id, stored_point
 from csr_qdrant.stores.server_config import connect
 from csr_qdrant.stores.server_errors import RetryPolicy, server_errors
+from csr_qdrant.stores.server_limits import Limits, at_most, exact_count, read_limits
 from csr_qdrant.stores.server_points import points_in_requests
 from csr_qdrant.stores.server_queries import group_arguments, server_queries
 
@@ -146,7 +147,7 @@ class ServerStore(Closing):
         A batch with a payload that cannot be stored is refused before anything is sent.
         """
         check_points(points, self._schema)
-        for request in points_in_requests(points, self._schema):
+        for request in points_in_requests(points, self._schema, self._limits.update):
             self._write(partial(self._client.upsert, self._name, request, wait=True))
 
     def search(self, request: Search) -> list[list[Hit]]:
@@ -183,11 +184,9 @@ class ServerStore(Closing):
 
     def count(self, filter: Json | None = None) -> int:
         """Return the exact number of points."""
+        call = partial(self._call, READS)
         condition = client_filter(filter)
-        counted = self._call(
-            READS, lambda: self._client.count(self._name, count_filter=condition, exact=True)
-        )
-        return counted.count
+        return exact_count(self._client, self._name, condition, lambda: self._limits, call)
 
     def retrieve(self, ids: Sequence[PointId]) -> list[StoredPoint]:
         """Return the points that exist, with payload and vectors, in any order."""
@@ -209,7 +208,7 @@ class ServerStore(Closing):
             READS,
             lambda: self._client.scroll(
                 self._name,
-                limit=limit,
+                limit=at_most(limit, self._limits.page),
                 offset=start,
                 with_payload=True,
                 with_vectors=self._schema.vector_names,
@@ -250,6 +249,10 @@ class ServerStore(Closing):
         """Tell whether the collection exists, on a server that is new enough."""
         self._call(READS, lambda: config.refuse_old(self._client))
         return self._call(READS, lambda: self._client.collection_exists(self._name))
+
+    @cached_property
+    def _limits(self) -> Limits:
+        return read_limits(self._info())
 
     def _info(self) -> models.CollectionInfo:
         return self._call(READS, lambda: self._client.get_collection(self._name))

@@ -112,6 +112,12 @@ def is_refused(error: BaseException) -> bool:
     return isinstance(error, ValueError) or _grpc_code(error) == "INVALID_ARGUMENT"
 
 
+def is_full(error: BaseException) -> bool:
+    """Tell whether a collection in strict mode takes nothing more, whatever the points are."""
+    text = reason(error).lower()
+    return "resident memory" in text or (" limit of " in text and "reached" in text)
+
+
 def reason(error: BaseException, secret: str | None = None) -> str:
     """Return the server's own words, on one line; `secret`, the API key, is never among them."""
     text = _message(error) if isinstance(error, UnexpectedResponse) else _grpc_details(error)

@@ -1,6 +1,7 @@
 """Reads any collection on a Qdrant server or cluster, through `qdrant_client`."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from csr_qdrant.stores.layout import Layout
 from csr_qdrant.stores.reading import ReadPoint, ScoredId, read_point
 from csr_qdrant.stores.records import plain_id
 from csr_qdrant.stores.server_errors import RetryPolicy, server_errors
+from csr_qdrant.stores.server_limits import Limits, at_most, exact_count, read_limits
 
 T = TypeVar("T")
 
@@ -62,15 +64,12 @@ class ServerReader(Closing):
 
     def layout(self) -> Layout:
         """Return the vectors that the collection holds."""
-        return config.layout(self._call(lambda: self._client.get_collection(self._name)))
+        return config.layout(self._info())
 
     def count(self, vector: str) -> int:
         """Return the exact number of points that have this vector."""
         condition = _having(vector)
-        counted = self._call(
-            lambda: self._client.count(self._name, count_filter=condition, exact=True)
-        )
-        return counted.count
+        return exact_count(self._client, self._name, condition, lambda: self._limits, self._call)
 
     def page(
         self, vector: str, limit: int, offset: PointId | None, fields: Sequence[str]
@@ -133,13 +132,20 @@ class ServerReader(Closing):
             lambda: self._client.scroll(
                 self._name,
                 scroll_filter=_having(vector),
-                limit=limit,
+                limit=at_most(limit, self._limits.page),
                 offset=start,
                 with_payload=list(fields) or False,
                 with_vectors=vectors,
             )
         )
         return records, None if following is None else plain_id(following)
+
+    @cached_property
+    def _limits(self) -> Limits:
+        return read_limits(self._info())
+
+    def _info(self) -> models.CollectionInfo:
+        return self._call(lambda: self._client.get_collection(self._name))
 
     def _call(self, function: Callable[[], T]) -> T:
         if self._closed:

@@ -10,7 +10,14 @@ from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores.checks import check_point_id
 from csr_qdrant.stores.records import plain_id
-from csr_qdrant.stores.server_errors import is_gone, is_refused, is_too_large, reason
+from csr_qdrant.stores.server_errors import (
+    is_full,
+    is_gone,
+    is_refused,
+    is_too_large,
+    reason,
+)
+from csr_qdrant.stores.server_limits import at_most
 from csr_qdrant.stores.server_points import REQUEST_BYTES, REQUEST_POINTS
 from csr_qdrant.stores.writing import Refused
 
@@ -42,8 +49,13 @@ class CodeUpdates:
         call: Callable[[Callable[[], Any]], Any],
         *,
         only_new: bool,
+        limit: int | None = None,
     ) -> None:
-        """Write under the vector `name`; `call` runs a function until it succeeds or fails."""
+        """Write under the vector `name`, at most `limit` points a request.
+
+        `call` runs a function until it succeeds or fails for good.
+        """
+        self._limit = at_most(REQUEST_POINTS, limit)
         self._client = client
         self._collection = collection
         self._name = name
@@ -67,7 +79,7 @@ class CodeUpdates:
         size = 0
         for point, (indices, values) in zip(ids, codes.to_lists(), strict=True):
             more = POINT_BYTES + LATENT_BYTES * len(indices)
-            if request and (size + more > REQUEST_BYTES or len(request) == REQUEST_POINTS):
+            if request and (size + more > REQUEST_BYTES or len(request) == self._limit):
                 yield request
                 request, size = [], 0
             # The constructors' checks are guarantees of SparseCodes already.
@@ -105,7 +117,7 @@ class CodeUpdates:
         except Exception as error:  # each part of the client raises types of its own
             if is_gone(error):
                 raise _Gone from None
-            if is_too_large(error) or is_refused(error):
+            if is_too_large(error) or (is_refused(error) and not is_full(error)):
                 key = self._client.init_options.get("api_key")
                 raise _Split(reason(error, key)) from None
             raise

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Self, TypeVar
 
 from qdrant_client import QdrantClient, models
@@ -16,6 +17,7 @@ from csr_qdrant.stores.checks import check_point_id
 from csr_qdrant.stores.layout import Layout
 from csr_qdrant.stores.records import plain_id
 from csr_qdrant.stores.server_errors import RetryPolicy, server_errors
+from csr_qdrant.stores.server_limits import Limits, at_most, exact_count, portions, read_limits
 from csr_qdrant.stores.server_updates import CodeUpdates
 from csr_qdrant.stores.writing import CodedPoint, Refused, coded_point
 
@@ -141,11 +143,7 @@ class ServerCodeWriter(Closing):
 
     def count(self, having: str, lacking: str | None = None) -> int:
         """Return the exact number of points with the one vector and without the other."""
-        condition = _filter(having, lacking)
-        counted = self._call(
-            lambda: self._client.count(self._name, count_filter=condition, exact=True)
-        )
-        return counted.count
+        return self._count(_filter(having, lacking))
 
     def page(
         self, dense: str, code: str, limit: int, offset: PointId | None, *, lacking: bool
@@ -156,7 +154,7 @@ class ServerCodeWriter(Closing):
             lambda: self._client.scroll(
                 self._name,
                 scroll_filter=_filter(dense, code if lacking else None),
-                limit=limit,
+                limit=at_most(limit, self._limits.page),
                 offset=start,
                 with_payload=False,
                 with_vectors=[dense] if lacking else [dense, code],
@@ -179,19 +177,25 @@ class ServerCodeWriter(Closing):
         self, name: str, ids: Sequence[PointId], codes: SparseCodes, *, only_new: bool
     ) -> list[Refused]:
         """Write codes of points that exist; return those that the server refused by themselves."""
-        updates = CodeUpdates(self._client, self._name, name, self._call, only_new=only_new)
+        updates = CodeUpdates(
+            self._client,
+            self._name,
+            name,
+            self._call,
+            only_new=only_new,
+            limit=self._limits.update,
+        )
         return updates.write(ids, codes)
 
     def remove(self, name: str, ids: Sequence[PointId]) -> None:
         """Remove the codes of points."""
         # By filter, since an id that is gone would make the server answer 404.
-        chosen = models.Filter(must=[models.HasIdCondition(has_id=list(ids))])
-        self._call(lambda: self._client.delete_vectors(self._name, [name], chosen))
+        for some in portions(ids, self._limits.condition):
+            self._remove(name, models.Filter(must=[models.HasIdCondition(has_id=list(some))]))
 
     def remove_orphans(self, dense: str, name: str) -> None:
         """Remove the codes of points that have no vector `dense`."""
-        chosen = _filter(name, dense)
-        self._call(lambda: self._client.delete_vectors(self._name, [name], chosen))
+        self._remove(name, _filter(name, dense))
 
     def insist(self, on: bool) -> None:
         """Ask again while the server is busy or away, as at first, or from now on only once."""
@@ -211,6 +215,16 @@ class ServerCodeWriter(Closing):
         if self._owns_client and not self._closed:
             self._client.close()
         self._closed = True
+
+    @cached_property
+    def _limits(self) -> Limits:
+        return read_limits(self._info())
+
+    def _count(self, having: models.Filter | None) -> int:
+        return exact_count(self._client, self._name, having, lambda: self._limits, self._call)
+
+    def _remove(self, name: str, chosen: models.Filter) -> None:
+        self._call(lambda: self._client.delete_vectors(self._name, [name], chosen))
 
     def _info(self) -> models.CollectionInfo:
         return self._call(lambda: self._client.get_collection(self._name))

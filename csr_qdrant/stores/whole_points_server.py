@@ -14,6 +14,7 @@ from csr_qdrant.stores.base import Json, Schema
 from csr_qdrant.stores.checks import check_point_id
 from csr_qdrant.stores.records import plain_id
 from csr_qdrant.stores.server_errors import RetryPolicy, server_errors
+from csr_qdrant.stores.server_limits import at_most
 from csr_qdrant.stores.server_writer import PATIENT, ServerCodeWriter
 from csr_qdrant.stores.whole_points import Setup, WholePoint, whole_point
 from csr_qdrant.stores.whole_points_server_setup import (
@@ -22,12 +23,11 @@ from csr_qdrant.stores.whole_points_server_setup import (
     left_out,
     read_setup,
 )
-from csr_qdrant.stores.whole_points_updates import exact_count, write_points
+from csr_qdrant.stores.whole_points_updates import write_points
 from csr_qdrant.stores.writing import Refused
 
 T = TypeVar("T")
 POLL_SECONDS = 1.0
-COUNT_PAGE = 10_000  # ids
 
 
 class ServerPoints(ServerCodeWriter):
@@ -52,19 +52,7 @@ class ServerPoints(ServerCodeWriter):
         having = None
         if vector is not None:
             having = models.Filter(must=[models.HasVectorCondition(has_vector=vector)])
-        counted = self._call(lambda: exact_count(self._client, self._name, having))
-        return self._gone_through(having) if counted is None else counted
-
-    def _gone_through(self, having: models.Filter | None) -> int:
-        """Count points page by page."""
-        strict: Any = self._info().config.strict_mode_config
-        limit = (strict and strict.max_query_limit) or COUNT_PAGE
-        count, offset = 0, None
-        while True:
-            found, offset = self._scroll(limit, offset, content=False, having=having)
-            count += len(found)
-            if offset is None:
-                return count
+        return self._count(having)
 
     def points(self, limit: int, offset: PointId | None) -> tuple[list[WholePoint], PointId | None]:
         """Return up to `limit` points by rising id from `offset` on, and the next offset."""
@@ -86,7 +74,7 @@ class ServerPoints(ServerCodeWriter):
 
     def upsert(self, points: Sequence[WholePoint]) -> list[Refused]:
         """Write points over what is there; return those that the server refused."""
-        return write_points(self._client, self._name, points, self._call)
+        return write_points(self._client, self._name, points, self._call, self._limits.update)
 
     def delete(self, ids: Sequence[PointId]) -> None:
         """Delete points; unknown ids are ignored."""
@@ -108,19 +96,13 @@ class ServerPoints(ServerCodeWriter):
         )
 
     def _scroll(
-        self,
-        limit: int,
-        offset: PointId | None,
-        *,
-        content: bool,
-        having: models.Filter | None = None,
+        self, limit: int, offset: PointId | None, *, content: bool
     ) -> tuple[list[Any], PointId | None]:
         start = None if offset is None else check_point_id(offset)
         records, following = self._call(
             lambda: self._client.scroll(
                 self._name,
-                having,
-                limit=limit,
+                limit=at_most(limit, self._limits.page),
                 offset=start,
                 with_payload=content,
                 with_vectors=content,

@@ -8,7 +8,8 @@ from qdrant_client import QdrantClient, models
 
 from csr_qdrant.errors import CsrError
 from csr_qdrant.stores.checks import check_point_id
-from csr_qdrant.stores.server_errors import is_refused, is_too_large, reason
+from csr_qdrant.stores.server_errors import is_full, is_refused, is_too_large, reason
+from csr_qdrant.stores.server_limits import at_most
 from csr_qdrant.stores.server_points import REQUEST_BYTES, REQUEST_POINTS
 from csr_qdrant.stores.whole_points import Vector, WholePoint, is_sparse
 from csr_qdrant.stores.writing import Refused
@@ -27,11 +28,13 @@ def write_points(
     collection: str,
     points: Sequence[WholePoint],
     call: Callable[[Callable[[], Any]], Any],
+    limit: int | None = None,
 ) -> list[Refused]:
     """Write points over what is there; return those that the server refused by themselves.
 
-    `call` runs a function until it succeeds or fails for good. A request that is too large or
-    whose content is refused is halved, down to the point at fault.
+    A request holds `limit` points at most. `call` runs a function until it succeeds or fails for
+    good. A request that is too large or whose content is refused is halved, down to the point at
+    fault.
     """
 
     def send(some: Sequence[WholePoint]) -> list[Refused]:
@@ -44,20 +47,11 @@ def write_points(
         middle = len(some) // 2
         return send(some[:middle]) + send(some[middle:])
 
-    return [each for request in _requests(points) for each in send(request)]
+    requests = _requests(points, at_most(REQUEST_POINTS, limit))
+    return [each for request in requests for each in send(request)]
 
 
-def exact_count(client: QdrantClient, collection: str, having: models.Filter | None) -> int | None:
-    """Return the exact count, None where strict mode allows none (search_allow_exact)."""
-    try:
-        return client.count(collection, count_filter=having, exact=True).count
-    except Exception as error:  # each part of the client raises types of its own
-        if is_refused(error) and "exact" in reason(error).lower():
-            return None
-        raise
-
-
-def _requests(points: Sequence[WholePoint]) -> Iterator[list[WholePoint]]:
+def _requests(points: Sequence[WholePoint], most: int) -> Iterator[list[WholePoint]]:
     """Yield the points in lists that stay below the limits of one request."""
     request: list[WholePoint] = []
     size = 0
@@ -65,7 +59,7 @@ def _requests(points: Sequence[WholePoint]) -> Iterator[list[WholePoint]]:
         more = (
             POINT_BYTES + len(json.dumps(point.payload)) + sum(map(_bytes, point.vectors.values()))
         )
-        if request and (size + more > REQUEST_BYTES or len(request) == REQUEST_POINTS):
+        if request and (size + more > REQUEST_BYTES or len(request) == most):
             yield request
             request, size = [], 0
         request.append(point)
@@ -85,7 +79,7 @@ def _upsert(client: QdrantClient, collection: str, points: Sequence[WholePoint])
     try:
         client.upsert(collection, [_struct(point) for point in points], wait=True)
     except Exception as error:  # each part of the client raises types of its own
-        if is_too_large(error) or is_refused(error):
+        if is_too_large(error) or (is_refused(error) and not is_full(error)):
             raise _Split(reason(error, client.init_options.get("api_key"))) from None
         raise
 
