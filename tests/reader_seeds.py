@@ -16,7 +16,7 @@ from csr_qdrant.encoder import Encoder
 from csr_qdrant.identity import Identity
 from csr_qdrant.linear import LinearAdapter
 from csr_qdrant.stores.base import Schema
-from csr_qdrant.stores.edge_folder import write_description
+from csr_qdrant.stores.edge_folder import write_description, write_user_metadata
 
 ROWS, D, H = 4, 3, 8
 VECTORS = np.arange(ROWS * D, dtype=np.float32).reshape(ROWS, D)
@@ -194,6 +194,7 @@ def collection_folder(folder: Path) -> None:
     """Write what stands around a collection's points, and the engine's own description."""
     metadata = Identity.of(encoder(), None, None).to_metadata()
     write_description(folder, Schema(h=H, dense_dim=D), metadata)
+    write_user_metadata(folder, {"owner": "somebody else", "tags": ["a", 1.5, None]})
     shard = {"vectors": {"dense": {"size": D, "distance": "Dot"}}, "sparse_vectors": {"csr": {}}}
     (folder / "edge_config.json").write_text(json.dumps(shard))
 

@@ -28,7 +28,7 @@ from csr_qdrant.sources import open_source, read_beir, read_pairs
 from csr_qdrant.sources.images import open_images
 from csr_qdrant.sources.npy import map_npy
 from csr_qdrant.sources.open import SUFFIXES
-from csr_qdrant.stores.edge_folder import read_description
+from csr_qdrant.stores.edge_folder import read_description, read_user_metadata
 from csr_qdrant.stores.edge_reader import read_layout
 from csr_qdrant.stores.edge_repair import mended
 from csr_qdrant.stores.whole_points_edge_setup import read_setup
@@ -246,6 +246,7 @@ READERS: dict[str, Reader] = {
     "image-text vectors": Reader("info.json", seeds.image_text_vectors, load_vectors),
     "report": Reader("report.json", _report, lambda f: load_report(f / "report.json")),
     "collection": Reader("collection.json", seeds.collection_folder, _collection),
+    "metadata of others": Reader("user_metadata.json", seeds.collection_folder, read_user_metadata),
     **{
         f"killed shard, {file}": Reader(file, seeds.killed_shard, _killed_shard)
         for file in ("edge_config.json", "segments/a/segment.json")

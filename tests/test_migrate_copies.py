@@ -10,6 +10,7 @@ from qdrant_client import QdrantClient, models
 
 from csr_qdrant.collection import Collection
 from csr_qdrant.deployment import migrate_passes
+from csr_qdrant.deployment.detach import detach
 from csr_qdrant.deployment.migrate import migrate
 from csr_qdrant.deployment.migrate_config import MigrateConfig
 from csr_qdrant.encoder import Encoder
@@ -145,6 +146,25 @@ def test_metadata_of_others_are_those_of_now_after_a_way_there_and_back(tmp_path
     migrate(tmp_path / "again", (client, "last"), None, CONFIG)
     metadata = client.get_collection("last").config.metadata
     assert metadata is not None and metadata["owner"] == "another one"
+
+
+def test_metadata_of_others_outlive_detaching_the_copy(tmp_path: Path) -> None:
+    client = source().client
+    migrate((client, "docs"), tmp_path / "docs", ENCODER, CONFIG)
+    detach(tmp_path / "docs")
+    migrate(tmp_path / "docs", (client, "back"), ENCODER, CONFIG)
+    metadata = client.get_collection("back").config.metadata
+    assert metadata is not None and metadata["owner"] == "somebody else"
+
+
+def test_damaged_metadata_of_others_are_told(tmp_path: Path) -> None:
+    client = source().client
+    migrate((client, "docs"), tmp_path / "docs", ENCODER, CONFIG)
+    for content in ("[1]", "{", "\xff"):
+        (tmp_path / "docs" / "user_metadata.json").write_text(content, "latin-1")
+        with pytest.raises(CsrError, match=r"user_metadata.json is damaged .*restore it"):
+            migrate(tmp_path / "docs", (client, "back"), None, CONFIG)
+    assert not client.collection_exists("back")
 
 
 def test_a_target_in_the_sources_folder_is_refused(tmp_path: Path) -> None:

@@ -13,10 +13,9 @@ from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.identity import Identity
 from csr_qdrant.stores.base import Datatype, Json, Schema
 from csr_qdrant.stores.layout import COSINE, DenseVector, choose_dense
-from csr_qdrant.stores.whole_points import USER_METADATA, NewPlace, Setup, WholePoints, setting_name
+from csr_qdrant.stores.whole_points import NewPlace, Setup, WholePoints, setting_name
 
-# Other runs' progress; and what `setup` tells of other people's metadata already.
-LEFT_BEHIND = (KEY, ATTACH_KEY, USER_METADATA)
+LEFT_BEHIND = (KEY, ATTACH_KEY)  # other runs' progress
 T = TypeVar("T", bound=str)
 
 

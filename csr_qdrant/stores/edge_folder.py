@@ -13,6 +13,8 @@ from csr_qdrant.stores.base import Json, Schema
 
 FORMAT = 1
 DESCRIPTION = "collection.json"
+# Other people's metadata of a collection that was copied here; it outlives `csr detach`.
+USER_METADATA = "user_metadata.json"
 
 
 def write_description(folder: Path, schema: Schema, metadata: Json) -> None:
@@ -43,6 +45,24 @@ def read_description(folder: Path) -> tuple[Schema, Json]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = " ".join(str(error).split())[:200]
         raise CsrError(f"{path} is damaged ({why}): restore it or index again") from error
+
+
+def write_user_metadata(folder: Path, metadata: Json) -> None:
+    """Write other people's metadata of a copied collection; no file if there are none."""
+    if metadata:
+        write_json(folder / USER_METADATA, metadata)
+
+
+def read_user_metadata(folder: Path) -> Json:
+    """Return other people's metadata of a collection; raises CsrError if they are damaged."""
+    path = folder / USER_METADATA
+    if not path.is_file():
+        return {}
+    try:
+        return dict(read_json(path))
+    except (OSError, ValueError, TypeError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise CsrError(f"{path} is damaged ({why}): restore it, or remove it") from error
 
 
 def shard_folder(folder: Path, schema: Schema) -> Path:

@@ -11,7 +11,6 @@ from csr_qdrant.stores.layout import Layout
 from csr_qdrant.stores.records import plain_id
 from csr_qdrant.stores.writing import Code, Refused
 
-USER_METADATA = "user_metadata"  # other people's metadata of a collection, in a folder's record
 # A dense vector, the rows of a multivector, or indices and values of a sparse one.
 Vector = list[float] | list[list[float]] | Code
 

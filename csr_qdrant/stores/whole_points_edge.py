@@ -12,12 +12,17 @@ from csr_qdrant.ids import PointId
 from csr_qdrant.stores.base import Json, Schema
 from csr_qdrant.stores.checks import check_point_id
 from csr_qdrant.stores.disk import require_space
-from csr_qdrant.stores.edge_folder import DESCRIPTION, plain_errors, write_description
+from csr_qdrant.stores.edge_folder import (
+    DESCRIPTION,
+    plain_errors,
+    read_user_metadata,
+    write_description,
+    write_user_metadata,
+)
 from csr_qdrant.stores.edge_points import known_ids
 from csr_qdrant.stores.edge_writer import EdgeCodeWriter
 from csr_qdrant.stores.records import plain_id
 from csr_qdrant.stores.whole_points import (
-    USER_METADATA,
     Setup,
     WholePoint,
     is_sparse,
@@ -47,8 +52,7 @@ class EdgePoints(EdgeCodeWriter):
         """Return how the shard is configured."""
         with plain_errors(self._folder):
             indexes = self._shard.info().payload_schema
-        others = self.metadata().get(USER_METADATA) or {}
-        return read_setup(self._shard_folder, indexes, others)
+        return read_setup(self._shard_folder, indexes, read_user_metadata(self._folder))
 
     def size(self, vector: str | None = None) -> int:
         """Return the exact number of points, or of those with this vector."""
@@ -154,14 +158,14 @@ class EdgePlace:
     ) -> EdgePoints:
         """Make the folder, which appears whole or not at all."""
         config = edge_config(setup)
-        others = {USER_METADATA: setup.metadata} if setup.metadata else {}
         with plain_errors(self._folder), replaced_folder(self._folder) as temporary:
             require_space(temporary.parent)
             (temporary / "shard").mkdir()
             shard = engine.EdgeShard.create(str(temporary / "shard"), config)
             shard.flush()
             shard.close()
-            write_description(temporary, schema, {**others, **metadata})
+            write_description(temporary, schema, metadata)
+            write_user_metadata(temporary, setup.metadata)
             if fill is not None:
                 fill(temporary)
         return self.open()
