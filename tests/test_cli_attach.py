@@ -123,8 +123,19 @@ def test_bad_points_are_named(csr: Csr) -> None:
     assert "1 points cannot have a code: see bad.jsonl" in ran.stderr
     assert f"{N - 1} of {N} points have one; 1 points cannot have a code" in ran.stdout
     assert json.loads(Path("bad.jsonl").read_text("utf-8")) == {"id": 7, "reason": "all zeros"}
-    ran = csr("attach", "docs", "--bad-rows", "bad.jsonl/bad.jsonl")
-    assert ran.exit_code == 1 and "cannot write bad.jsonl/bad.jsonl" in ran.stderr
+
+
+@pytest.mark.parametrize("path", [".", "docs", "file/bad.jsonl"])
+def test_a_file_of_bad_points_that_cannot_be_written_is_refused_at_first(
+    csr: Csr, path: str
+) -> None:
+    Path("file").touch()
+    before = edge().contents()
+    for command in (["attach", "docs"], ["migrate", "docs", "--to", "new"]):
+        ran = csr(*command, *ENCODER, "--bad-rows", path)
+        assert ran.exit_code == 2 and "cannot write the ids of bad points to" in ran.stderr
+    assert edge().contents() == before
+    assert not Path("new").exists() and not Path("docs/collection.json").exists()
 
 
 @pytest.mark.parametrize(("option", "value"), [("--threads", 3), ("--batch", 7)])

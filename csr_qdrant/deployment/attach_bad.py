@@ -1,6 +1,7 @@
 """Points that cannot have a code, named in a file instead of ending a run over millions."""
 
 import json
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import TextIO
 
 from csr_qdrant.atomic import replaced_file
 from csr_qdrant.deployment.attach_config import BadPoint
-from csr_qdrant.errors import CsrError
+from csr_qdrant.errors import ConfigError, CsrError
 
 EXAMPLES = 10
 
@@ -39,6 +40,15 @@ class BadPoints:
             self.examples += points[: EXAMPLES - len(self.examples)]
             if self._file is not None:
                 self._file.writelines(json.dumps(each._asdict()) + "\n" for each in points)
+
+
+def check_bad_rows(path: Path | None) -> None:
+    """Raise ConfigError if no file can be written at `path`; a run would end without it."""
+    if path is None:
+        return
+    above = next(each for each in path.absolute().parents if each.exists())
+    if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigError(f"cannot write the ids of bad points to {path}: choose another file")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What is refused before anything is written to a collection of somebody else's."""
 
 from csr_qdrant.collection import ENCODER_FOLDER
+from csr_qdrant.deployment.attach_bad import check_bad_rows
 from csr_qdrant.deployment.attach_config import AttachConfig, AttachPlan
 from csr_qdrant.deployment.attach_journal import stored_phase
 from csr_qdrant.encoder import Encoder
@@ -16,8 +17,9 @@ def plan_attach(writer: CodeWriter, encoder: Encoder, config: AttachConfig) -> A
 
     Raises ConfigError or CsrError for everything that can be told beforehand: a server that is too
     old, a vector that is not there or has other dimensions, a vector name in use for something
-    else, another encoder or other settings than recorded.
+    else, another encoder or other settings than recorded, a file that cannot be written.
     """
+    check_bad_rows(config.bad_rows)
     writer.check_features()
     layout, recorded = writer.layout(), writer.schema()
     if recorded is not None:

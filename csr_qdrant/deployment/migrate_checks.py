@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
+from csr_qdrant.deployment.attach_bad import check_bad_rows
 from csr_qdrant.deployment.attach_journal import KEY as ATTACH_KEY
 from csr_qdrant.deployment.migrate_config import MigrateConfig, MigratePlan
 from csr_qdrant.deployment.migrate_earlier import phase_of, refuse_itself
@@ -60,6 +61,7 @@ def task_of(
     than recorded, vectors of other dimensions, a name in use, a target that is not the unfinished
     copy of this source, an alias that stands for something else.
     """
+    check_bad_rows(config.bad_rows)
     refuse_itself(source, place)
     recorded = _recorded(source, encoder, config)
     dense = _dense(source, recorded, encoder, config)
