@@ -8,15 +8,13 @@ of the engine's updates. The difference of their peaks of anonymous memory is wh
 encoding, comparing and recording add. Files are deleted afterwards.
 """
 
-import shutil
-import tempfile
 from pathlib import Path
-from typing import Annotated
 
 import qdrant_edge as engine
 import typer
 
-from csr_qdrant.benchmarks.memory_peaks import Peak, peak_of, prepare, record_peaks
+from csr_qdrant.benchmarks import memory_peaks as peaks
+from csr_qdrant.benchmarks.neighbours import Matrix
 from csr_qdrant.benchmarks.record import RESULTS
 from csr_qdrant.benchmarks.speed_attach import make_shard
 from csr_qdrant.codes_file import CodesFile
@@ -54,36 +52,27 @@ def run_loop(folder: Path) -> None:
 RUNS = {"attach": run_attach, "loop": run_loop}
 
 
-def measure(folder: Path) -> dict[str, Peak]:
-    """Return the peak of each run, on shards that are equal."""
-    (folder / "shard").rename(folder / "untouched")
-    peaks = {}
-    for run in RUNS:
-        shutil.copytree(folder / "untouched", folder / "shard")
-        peaks[run] = peak_of(__spec__.name, run, folder)
-        shutil.rmtree(folder / "shard")
-    return peaks
+def measure(folder: Path, vectors: Matrix) -> dict[str, peaks.Peak]:
+    """Return the peak of each run, on shards of `vectors`, (n, d), that are equal."""
+    make_shard(folder / "untouched", vectors)
+    return peaks.peaks_of(__spec__.name, RUNS, folder, "shard", copied="untouched")
 
 
 def main(
-    rows: Annotated[int, typer.Option(help="Points.")] = 2_000_000,
-    d: Annotated[int, typer.Option(help="Dimensions.")] = 768,
-    h: Annotated[int, typer.Option(help="Latents.")] = 3072,
-    k: Annotated[int, typer.Option(help="Active latents.")] = 32,
-    folder: Annotated[Path | None, typer.Option(help="Where to put the temporary files.")] = None,
-    output: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
-    run: Annotated[str | None, typer.Option(hidden=True)] = None,
+    rows: peaks.Rows = 2_000_000,
+    d: peaks.D = 768,
+    h: peaks.H = 3072,
+    k: peaks.K = 32,
+    folder: peaks.Folder = None,
+    output: peaks.Results = RESULTS,
+    run: peaks.Run = None,
 ) -> None:
     """Sample the peak memory of attaching and of a plain loop over the same points."""
     if run is not None:
         RUNS[run](folder or Path())
         return
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        here = Path(temporary)
-        make_shard(here / "shard", prepare(here, rows, d, h, k))
-        peaks = measure(here)
     params = {"rows": rows, "d": d, "h": h, "k": k}
-    record_peaks("memory_attach", params, "attach", "loop", peaks, output)
+    peaks.compare_peaks("memory_attach", params, measure, folder, output)
 
 
 if __name__ == "__main__":

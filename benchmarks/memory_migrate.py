@@ -11,15 +11,14 @@ does: building graphs takes hours and its memory is the engine's alone. Files ar
 afterwards.
 """
 
-import shutil
-import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import qdrant_edge as engine
 import typer
 
-from csr_qdrant.benchmarks.memory_peaks import Peak, peak_of, prepare, record_peaks
+from csr_qdrant.benchmarks import memory_peaks as peaks
+from csr_qdrant.benchmarks.neighbours import Matrix
 from csr_qdrant.benchmarks.record import RESULTS
 from csr_qdrant.benchmarks.speed_attach import VECTOR, make_shard
 from csr_qdrant.codes_file import CodesFile
@@ -78,34 +77,27 @@ def run_loop(folder: Path) -> None:
 RUNS = {"migrate": run_migrate, "loop": run_loop}
 
 
-def measure(folder: Path) -> dict[str, Peak]:
-    """Return the peak of each run."""
-    peaks = {}
-    for run in RUNS:
-        peaks[run] = peak_of(__spec__.name, run, folder)
-        shutil.rmtree(folder / "copy")
-    return peaks
+def measure(folder: Path, vectors: Matrix) -> dict[str, peaks.Peak]:
+    """Return the peak of each run, on a shard of `vectors`, (n, d)."""
+    make_shard(folder / "source", vectors)
+    return peaks.peaks_of(__spec__.name, RUNS, folder, "copy")
 
 
 def main(
-    rows: Annotated[int, typer.Option(help="Points.")] = 2_000_000,
-    d: Annotated[int, typer.Option(help="Dimensions.")] = 768,
-    h: Annotated[int, typer.Option(help="Latents.")] = 3072,
-    k: Annotated[int, typer.Option(help="Active latents.")] = 32,
-    folder: Annotated[Path | None, typer.Option(help="Where to put the temporary files.")] = None,
-    output: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
-    run: Annotated[str | None, typer.Option(hidden=True)] = None,
+    rows: peaks.Rows = 2_000_000,
+    d: peaks.D = 768,
+    h: peaks.H = 3072,
+    k: peaks.K = 32,
+    folder: peaks.Folder = None,
+    output: peaks.Results = RESULTS,
+    run: peaks.Run = None,
 ) -> None:
     """Sample the peak memory of migrating and of a plain loop over the same points."""
     if run is not None:
         RUNS[run](folder or Path())
         return
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        here = Path(temporary)
-        make_shard(here / "source", prepare(here, rows, d, h, k))
-        peaks = measure(here)
     params = {"rows": rows, "d": d, "h": h, "k": k}
-    record_peaks("memory_migrate", params, "migrate", "loop", peaks, output)
+    peaks.compare_peaks("memory_migrate", params, measure, folder, output)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
 """Peaks of the anonymous resident memory of whole processes, and what two of them differ by."""
 
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import typer
 
 from csr_qdrant.benchmarks.measure import rss_anon_bytes
 from csr_qdrant.benchmarks.neighbours import Matrix
@@ -17,6 +21,14 @@ from csr_qdrant.errors import ConfigError, CsrError
 GOAL_GB = 0.5  # 10^9 bytes, at most
 SAMPLE_S = 0.02
 ENCODE_ROWS = 16_384
+
+Rows = Annotated[int, typer.Option(help="Points.")]
+D = Annotated[int, typer.Option(help="Dimensions.")]
+H = Annotated[int, typer.Option(help="Latents.")]
+K = Annotated[int, typer.Option(help="Active latents.")]
+Folder = Annotated[Path | None, typer.Option(help="Where to put the temporary files.")]
+Results = Annotated[Path, typer.Option(help="Folder of the results.")]
+Run = Annotated[str | None, typer.Option(hidden=True)]
 
 
 class Peak(NamedTuple):
@@ -55,6 +67,41 @@ def prepare(folder: Path, rows: int, d: int, h: int, k: int) -> Matrix:
     blocks = [encoder.encode(vectors[at : at + ENCODE_ROWS]).normalised() for at in starts]
     SparseCodes.concatenate(blocks).save(folder / "codes.safetensors")
     return vectors
+
+
+def peaks_of(
+    module: str, runs: Iterable[str], folder: Path, left: str, *, copied: str | None = None
+) -> dict[str, Peak]:
+    """Return the peak of each of `runs`, which leaves a folder called `left` that is removed.
+
+    Where `copied` names a folder, each run finds a copy of that as `left`.
+    """
+    peaks = {}
+    for run in runs:
+        if copied is not None:
+            shutil.copytree(folder / copied, folder / left)
+        peaks[run] = peak_of(module, run, folder)
+        shutil.rmtree(folder / left)
+    return peaks
+
+
+def compare_peaks(
+    name: str,
+    params: dict[str, int],
+    measure: Callable[[Path, Matrix], Mapping[str, Peak]],
+    folder: Path | None,
+    output: Path,
+) -> None:
+    """Write and show what `measure` finds: the peak of our run first, then that of a plain loop.
+
+    It is given a folder with what `prepare` makes by `params` (rows, d, h and k), and the vectors;
+    the folder is made in `folder`, and deleted at the end.
+    """
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        here = Path(temporary)
+        peaks = measure(here, prepare(here, **params))
+    ours, loop = peaks
+    record_peaks(name, params, ours, loop, peaks, output)
 
 
 def record_peaks(
