@@ -50,23 +50,30 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeS
 
 
 @pytest.fixture(scope="session")
-def rest_process() -> Iterator[str]:
-    """Give the URL of a server of `rest_server.py`, in a process of its own."""
-    command = [sys.executable, str(Path(__file__).with_name("rest_server.py")), "--until-eof"]
+def server_process() -> Iterator[tuple[str, int]]:
+    """Give the URL and the gRPC port of a server of `grpc_server.py`, in a process of its own."""
+    command = [sys.executable, str(Path(__file__).with_name("grpc_server.py")), "--until-eof"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdin is not None and process.stdout is not None
-        yield process.stdout.readline().strip()
+        url, port = process.stdout.readline().split()
+        yield url, int(port)
         process.stdin.close()
 
 
 @pytest.fixture
-def rest_url(rest_process: str) -> str:
-    """Give the URL of a server that speaks Qdrant's REST interface and holds nothing."""
+def grpc_at(server_process: tuple[str, int]) -> tuple[str, int]:
+    """Give the URL and the gRPC port of a server that holds nothing."""
     import httpx
 
-    httpx.put(f"{rest_process}/stub/reset", content=b"").raise_for_status()
-    return rest_process
+    httpx.put(f"{server_process[0]}/stub/reset", content=b"").raise_for_status()
+    return server_process
+
+
+@pytest.fixture
+def rest_url(grpc_at: tuple[str, int]) -> str:
+    """Give the URL of a server that speaks Qdrant's REST interface and holds nothing."""
+    return grpc_at[0]
 
 
 def _edge(folder: Path) -> Iterator[MakeStore]:

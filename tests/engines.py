@@ -8,8 +8,9 @@ import pytest
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
-# Local mode, a server of the tests' own (`rest_server.py`), and the one at QDRANT_URL.
-CLIENTS = ["memory", "rest", pytest.param("server", marks=pytest.mark.server)]
+# Local mode, a server of the tests' own (`grpc_server.py`) in both its languages, and the one at
+# QDRANT_URL: over gRPC with QDRANT_PREFER_GRPC=1, at QDRANT_GRPC_PORT or 6334.
+CLIENTS = ["memory", "rest", "grpc", pytest.param("server", marks=pytest.mark.server)]
 ENGINES = ["edge", *CLIENTS]
 
 
@@ -23,6 +24,14 @@ def open_client(kind: str, request: pytest.FixtureRequest) -> "QdrantClient":
 
     if kind == "rest":
         return connect(request.getfixturevalue("rest_url"))
+    if kind == "grpc":
+        url, port = request.getfixturevalue("grpc_at")
+        return connect(url, prefer_grpc=True, grpc_port=port)
     if not (url := os.environ.get("QDRANT_URL")):
         pytest.skip("QDRANT_URL is not set")
-    return connect(url, api_key=os.environ.get("QDRANT_API_KEY"))
+    return connect(
+        url,
+        api_key=os.environ.get("QDRANT_API_KEY"),
+        prefer_grpc=os.environ.get("QDRANT_PREFER_GRPC") == "1",
+        grpc_port=int(os.environ.get("QDRANT_GRPC_PORT", "6334")),
+    )

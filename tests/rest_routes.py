@@ -18,6 +18,7 @@ from rest_engine import Engine, float32
 from rest_strict import refuse
 
 LIMIT_BYTES = 32 * 2**20
+REFUSALS = (ValidationError, ValueError, TypeError, LookupError, FileExistsError)
 _INVALID = ("must be unique", "same length", "Must be")  # found by checks of single fields
 Body = Any
 Do = Callable[[Engine, str, Body], Any]
@@ -47,11 +48,26 @@ def _route(method: str, path: str, body: Any, do: Callable[..., Any]) -> Route:
 def answer(engine: Engine, method: str, target: str, raw: bytes) -> Answer:
     """Return the answer to one request."""
     url = urlsplit(target)
+    if (found := route_of(method, url.path)) is None:
+        return failure(501, f"this stub of a server does not know {method} {url.path}")
+    return _answer(engine, *found, parse_qs(url.query), raw)
+
+
+def route_of(method: str, path: str) -> tuple[Route, dict[str, str]] | None:
+    """Return the route of a request, and what the path names."""
     for route in ROUTES:
-        if route.method == method and (found := route.path.fullmatch(url.path)):
-            names = {key: unquote(value) for key, value in found.groupdict().items()}
-            return _answer(engine, route, names, parse_qs(url.query), raw)
-    return failure(501, f"this stub of a server does not know {method} {url.path}")
+        if route.method == method and (found := route.path.fullmatch(path)):
+            return route, {key: unquote(value) for key, value in found.groupdict().items()}
+    return None
+
+
+def perform(engine: Engine, route: Route, names: dict[str, str], *arguments: Body) -> Any:
+    """Do what a request with these bodies, one or none, asks for."""
+    with engine.lock:
+        if "c" in names and route.method + route.path.pattern not in _WITHOUT_COLLECTION:
+            engine.require(names["c"])
+            refuse(engine.strict(names["c"]), *arguments or (None,))
+        return route.do(engine, *names.values(), *arguments)
 
 
 def failure(status: int, text: str) -> Answer:
@@ -64,13 +80,9 @@ def _answer(
 ) -> Answer:
     try:
         arguments = () if route.body is None else (_parsed(route.body, raw),)
-        with engine.lock:
-            if "c" in names and route.method + route.path.pattern not in _WITHOUT_COLLECTION:
-                engine.require(names["c"])
-                refuse(engine.strict(names["c"]), *arguments or (None,))
-            result = route.do(engine, *names.values(), *arguments)
-    except (ValidationError, ValueError, TypeError, LookupError, FileExistsError) as error:
-        return _failure(error)
+        result = perform(engine, route, names, *arguments)
+    except REFUSALS as error:
+        return failure_of(error)
     if isinstance(result, models.UpdateResult) and params.get("wait") != ["true"]:
         result.status = models.UpdateStatus.ACKNOWLEDGED
     if route.path.pattern == "/":
@@ -94,7 +106,8 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _failure(error: Exception) -> Answer:
+def failure_of(error: Exception) -> Answer:
+    """Return what the server answers to one of REFUSALS."""
     text = str(error.args[0]) if error.args else str(error)
     if isinstance(error, FileExistsError):
         return failure(409, text)

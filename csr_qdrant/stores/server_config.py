@@ -14,6 +14,13 @@ FORMAT = 1
 META_KEY = "csr_qdrant"  # of the format and the schema; each metadata key follows a dot
 OLDEST_SERVER = (1, 16)  # the first with metadata of collections
 NAMED_VECTORS = (1, 18)  # the first that adds a vector name to an existing collection
+GRPC_PORT = 6334
+# Left to itself, a channel waits up to two minutes before it connects again to a server that was
+# away, and fails at once meanwhile: longer than we go on asking.
+GRPC_OPTIONS = {
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 1000,
+}
 _CREDENTIALS = re.compile(r"^([^:/?#@]*://)?.*@", re.DOTALL)
 DATATYPES = {
     "f32": models.Datatype.FLOAT32,
@@ -27,11 +34,13 @@ def connect(
     *,
     api_key: str | None = None,
     prefer_grpc: bool = False,
+    grpc_port: int = GRPC_PORT,
     timeout_s: int | None = None,
 ) -> QdrantClient:
     """Return a client of the server at `url`; nothing is sent yet.
 
-    Raises ConfigError for a URL or a key that cannot be used.
+    With `prefer_grpc` it speaks gRPC, at `grpc_port` of the same host. Raises ConfigError for a URL
+    or a key that cannot be used.
     """
     if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
         raise ConfigError("the API key holds characters that no key has: check QDRANT_API_KEY")
@@ -41,6 +50,8 @@ def connect(
             url=url,
             api_key=api_key,
             prefer_grpc=prefer_grpc,
+            grpc_port=grpc_port,
+            grpc_options=dict(GRPC_OPTIONS),  # the client adds to it
             timeout=timeout_s,
             check_compatibility=False,
         )
