@@ -12,10 +12,11 @@ from csr_qdrant.collection import Collection
 from csr_qdrant.deployment import migrate_passes
 from csr_qdrant.deployment.detach import detach
 from csr_qdrant.deployment.migrate import migrate
+from csr_qdrant.deployment.migrate_checks import plan_migrate
 from csr_qdrant.deployment.migrate_config import MigrateConfig
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError, CsrError
-from csr_qdrant.stores.whole_points_server import ServerPlace
+from csr_qdrant.stores.whole_points_server import ServerPlace, ServerPoints
 
 sys.path.insert(0, str(Path(__file__).parent))
 from attach_targets import ClientTarget, EdgeTarget, check_codes, encoder_of, vectors_of
@@ -92,6 +93,21 @@ def test_a_source_that_got_other_vectors_needs_another_copy(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=r"different vectors by now \(words\)"):
         migrate(tmp_path / "old", tmp_path / "new", ENCODER, CONFIG)
     assert migrate(tmp_path / "old", tmp_path / "newer", ENCODER, CONFIG).complete
+
+
+def test_a_plan_refuses_what_a_run_would() -> None:
+    client, other = source().client, MigrateConfig(vector="text", alias="other")
+    alias = MigrateConfig(vector="text", alias="live")
+    place = ServerPlace(client, "new")
+    migrate((client, "docs"), (client, "new"), ENCODER, alias)
+    with ServerPoints.open(client, "docs") as opened:
+        assert plan_migrate(opened, place, ENCODER, alias).phase == "swapped"
+        with pytest.raises(ConfigError, match=r"is in use as 'live'.* move 'other' yourself"):
+            plan_migrate(opened, place, ENCODER, other)
+        delete = models.DeleteAlias(alias_name="live")
+        client.update_collection_aliases([models.DeleteAliasOperation(delete_alias=delete)])
+        with pytest.raises(CsrError, match="was in use under an alias"):
+            plan_migrate(opened, place, ENCODER, alias)
 
 
 def test_a_copy_that_comes_into_use_meanwhile_keeps_what_others_write(

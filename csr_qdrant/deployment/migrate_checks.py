@@ -110,7 +110,9 @@ def task_of(
     )
     if not exists:
         return task
-    return replace(task, plan=replace(plan, phase=phase_of(place, task.settings, setup)))
+    return replace(
+        task, plan=replace(plan, phase=phase_of(place, task.settings, setup, config.alias))
+    )
 
 
 def _recorded(

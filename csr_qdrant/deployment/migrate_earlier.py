@@ -1,10 +1,11 @@
 """Whether a target is the copy of an earlier run, and where that one stopped."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from csr_qdrant.deployment.migrate_journal import stored_record
-from csr_qdrant.errors import ConfigError
+from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.stores.base import Json
 from csr_qdrant.stores.whole_points import NewPlace, Setup, WholePoints
 
@@ -27,11 +28,28 @@ def refuse_itself(source: WholePoints, place: NewPlace) -> None:
         )
 
 
-def phase_of(place: NewPlace, settings: Json, setup: Setup) -> str:
+def refuse_use(location: str, in_use: Sequence[str], phase: str, alias: str | None) -> None:
+    """Refuse a copy that stands under another alias than asked for, or that stood under one.
+
+    Raises ConfigError for the first and CsrError for the second; `in_use` are its aliases now.
+    """
+    if in_use and alias is not None and alias not in in_use:
+        raise ConfigError(
+            f"{location} is in use as {', '.join(map(repr, in_use))}, so its points are not "
+            f"compared any more: move {alias!r} yourself"
+        )
+    if not in_use and phase == "swapped":
+        raise CsrError(
+            f"{location} was in use under an alias and may hold points of its own: choose another "
+            "target, or set the alias back yourself"
+        )
+
+
+def phase_of(place: NewPlace, settings: Json, setup: Setup, alias: str | None) -> str:
     """Return where an earlier run stopped, `swapped` for a copy with an alias.
 
     Raises ConfigError for a target that is anything else than the copy of the same source with
-    the same `settings`, whose vectors are those of `setup`.
+    the same `settings`, whose vectors are those of `setup`; as `refuse_use` for one in use.
     """
     opened = place.open()
     try:
@@ -55,7 +73,9 @@ def phase_of(place: NewPlace, settings: Json, setup: Setup) -> str:
             f"{settings['source']} and its copy {place.location} have different vectors by now "
             f"({', '.join(sorted(changed))}): choose another target"
         )
-    return "swapped" if place.aliases() else str(stored["phase"])
+    in_use, phase = place.aliases(), str(stored["phase"])
+    refuse_use(place.location, in_use, phase, alias)
+    return "swapped" if in_use else phase
 
 
 def _got(key: str, stored: Any, ours: Any) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from csr_qdrant.deployment.attach_bad import BadPoints, bad_points
 from csr_qdrant.deployment.migrate_checks import Task
 from csr_qdrant.deployment.migrate_config import MigrateConfig, MigrateReport
+from csr_qdrant.deployment.migrate_earlier import refuse_use
 from csr_qdrant.deployment.migrate_journal import Journal
 from csr_qdrant.deployment.migrate_passes import Passes
 from csr_qdrant.errors import ConfigError, CsrError
@@ -38,7 +39,7 @@ class Run:
         """
         alias = self._config.alias
         in_use = self._place.aliases()
-        self._refuse(in_use)
+        refuse_use(self._place.location, in_use, self._journal.phase, alias)
         if in_use and self._journal.phase == "done":  # stopped between the swap and its record
             self._journal.enter("swapped")
         bad = BadPoints(None) if in_use else self._write(passes)
@@ -48,19 +49,6 @@ class Run:
         optimised = time.perf_counter() - copied
         report = self._report(passes, bad, copied - self._started, optimised)
         return report if alias is None or in_use else self._swap(report, alias)
-
-    def _refuse(self, in_use: list[str]) -> None:
-        where, alias = self._place.location, self._config.alias
-        if in_use and alias is not None and alias not in in_use:
-            raise ConfigError(
-                f"{where} is in use as {', '.join(map(repr, in_use))}, so its points are not "
-                f"compared any more: move {alias!r} yourself"
-            )
-        if not in_use and self._journal.phase == "swapped":
-            raise CsrError(
-                f"{where} was in use under an alias and may hold points of its own: choose another "
-                "target, or set the alias back yourself"
-            )
 
     def _check_unused(self) -> None:
         """Raise CsrError if an alias stands for the copy by now, which another run or hand set."""
