@@ -6,12 +6,31 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from grpc_server import GrpcServer
     from qdrant_client import QdrantClient
+    from rest_server import RestServer
 
 # Local mode, a server of the tests' own (`grpc_server.py`) in both its languages, and the one at
 # QDRANT_URL: over gRPC with QDRANT_PREFER_GRPC=1, at QDRANT_GRPC_PORT or 6334.
 CLIENTS = ["memory", "rest", "grpc", pytest.param("server", marks=pytest.mark.server)]
 ENGINES = ["edge", *CLIENTS]
+
+
+LANGUAGES = ["rest", "grpc"]
+
+
+def open_server(language: str, seed: int = 0) -> "RestServer | GrpcServer":
+    """Return a server of the tests in this process, which `connect` reaches in this language.
+
+    By its `url` and `connection`. To be closed, or used in a `with` block.
+    """
+    if language == "grpc":
+        from grpc_server import GrpcServer
+
+        return GrpcServer(seed=seed)
+    from rest_server import RestServer
+
+    return RestServer(seed=seed)
 
 
 def open_client(kind: str, request: pytest.FixtureRequest) -> "QdrantClient":

@@ -20,7 +20,7 @@ from qdrant_client import models
 
 sys.path.insert(0, str(Path(__file__).parent))
 from grpc_rpcs import COLLECTIONS, POINTS, ROOT, Rpc
-from rest_faults import Fault, Shares
+from rest_faults import Fault, Faults, Shares
 from rest_routes import REFUSALS, failure_of, perform, route_of
 from rest_server import RestServer
 
@@ -70,6 +70,7 @@ class GrpcServer:
             methods = {each: _method(self, rpc) for each, rpc in rpcs.items()}
             add(type(name, (base,), methods)(), self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        self.connection: dict[str, Any] = {"prefer_grpc": True, "grpc_port": self.port}
         self._server.start()
 
     @property
@@ -78,9 +79,18 @@ class GrpcServer:
         return self.rest.url
 
     @property
-    def faults(self) -> Any:
+    def faults(self) -> Faults:
         """What goes wrong."""
         return self.rest.faults
+
+    @property
+    def limit_bytes(self) -> int:
+        """Size of the largest message that is taken."""
+        return self.rest.limit_bytes
+
+    @limit_bytes.setter
+    def limit_bytes(self, size: int) -> None:
+        self.rest.limit_bytes = size
 
     def __enter__(self) -> Self:
         return self

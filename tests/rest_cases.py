@@ -1,4 +1,4 @@
-"""Work over REST that is disturbed, and the same work left in peace; not a test itself."""
+"""Work over REST or gRPC that is disturbed, and the same work left in peace; not a test itself."""
 
 import sys
 from pathlib import Path
@@ -20,6 +20,7 @@ from attach_targets import (
     vectors_of,
     without_codes,
 )
+from grpc_server import GrpcServer
 from rest_server import RestServer
 
 WORKER = Path(__file__).with_name("rest_worker.py")
@@ -30,9 +31,9 @@ CASES = ["index", "attach", "migrate", "migrate-from-edge", "migrate-to-edge"]
 class Case:
     """One kind of work, done twice: once in peace, and once with kills and lost connections."""
 
-    def __init__(self, what: str, server: RestServer, folder: Path, n: int) -> None:
+    def __init__(self, what: str, server: RestServer | GrpcServer, folder: Path, n: int) -> None:
         self.what, self.server, self.folder, self.n = what, server, folder, n
-        self.client = connect(server.url)
+        self.client = connect(server.url, **server.connection)
         ENCODER.save(folder / "encoder")
         self.before: dict[Any, Any] = {}
         self.source = self._source()
@@ -61,6 +62,7 @@ class Case:
         found = {
             "what": self.what.partition("-")[0],
             "url": self.server.url,
+            "connection": self.server.connection,
             "encoder": str(self.folder / "encoder"),
             "source": self.source,
             "target": target,

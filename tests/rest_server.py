@@ -45,6 +45,7 @@ class RestServer:
         self.http.server_bind()
         self.http.server_activate()
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+        self.connection: dict[str, Any] = {}  # what `connect` takes beside the URL
         self._thread = threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 

@@ -1,4 +1,4 @@
-"""Indexes, attaches and migrates over REST in processes of their own; not a test itself."""
+"""Indexes, attaches and migrates over REST or gRPC in processes of their own; not a test itself."""
 
 import sys
 from pathlib import Path
@@ -36,7 +36,9 @@ def run(arguments: dict[str, Any]) -> None:
     """Do what `what` says through a client of `url`."""
     hurry()
     encoder = Encoder.load(arguments["encoder"])
-    client = connect(arguments["url"], timeout_s=arguments.get("timeout_s", 5))
+    client = connect(
+        arguments["url"], timeout_s=arguments.get("timeout_s", 5), **arguments["connection"]
+    )
     try:
         globals()[f"_{arguments['what']}"](client, encoder, arguments)
     finally:

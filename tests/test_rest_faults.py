@@ -12,33 +12,39 @@ from csr_qdrant.stores.server import ServerStore, connect
 from csr_qdrant.stores.server_errors import RetryPolicy
 
 sys.path.insert(0, str(Path(__file__).parent))
+from engines import LANGUAGES, open_server
+from grpc_server import GrpcServer
 from rest_faults import Fault
 from rest_server import RestServer
 
+Server = RestServer | GrpcServer
 QUICK = RetryPolicy(attempts=3, first_s=0.001, longest_s=0.01)
 SCHEMA = Schema(h=8, dense_dim=2)
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[RestServer]:
+@pytest.fixture(params=LANGUAGES)
+def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr("csr_qdrant.stores.server.READS", QUICK)
-    with RestServer() as made:
+    with open_server(request.param) as made:
         yield made
 
 
 @pytest.mark.parametrize("fault", ["drop_before", "drop_after", "busy", "limited"])
-def test_a_collection_is_made_and_opened_all_the_same(server: RestServer, fault: Fault) -> None:
+def test_a_collection_is_made_and_opened_all_the_same(server: Server, fault: Fault) -> None:
     for method, path in (("GET", "/"), ("GET", "/exists"), ("PUT", "/c"), ("GET", "/c")):
         server.faults.plan(method, path, fault, fault)
-    client = connect(server.url)
+    client = connect(server.url, **server.connection)
     ServerStore.create(client, "c", SCHEMA, {"k": 4}, writes=QUICK)
     with ServerStore.open(client, "c", owns_client=True) as store:
         assert store.schema == SCHEMA and store.metadata() == {"k": 4}
     assert server.faults.met == {fault: 8}
 
 
-def test_what_somebody_else_made_meanwhile_is_not_taken(server: RestServer) -> None:
-    client, other = connect(server.url), connect(server.url)
+def test_what_somebody_else_made_meanwhile_is_not_taken(server: Server) -> None:
+    client, other = (
+        connect(server.url, **server.connection),
+        connect(server.url, **server.connection),
+    )
     ServerStore.create(other, "c", SCHEMA, {"k": 3}, writes=QUICK)
     with pytest.raises(ConfigError, match="already exists"):
         ServerStore.create(client, "c", SCHEMA, {"k": 4}, writes=QUICK)
@@ -50,12 +56,12 @@ def test_what_somebody_else_made_meanwhile_is_not_taken(server: RestServer) -> N
             there, self.looked = self.looked, True
             return there
 
-    with pytest.raises(CsrError, match=r"409.*already exists"):
+    with pytest.raises(CsrError, match=r"(409|ALREADY_EXISTS).*already exists"):
         Late.create(client, "c", SCHEMA, {"k": 4}, writes=QUICK)
     assert ServerStore.open(other, "c").metadata() == {"k": 3}
 
 
-def test_a_server_that_stays_away_is_one_sentence(server: RestServer) -> None:
+def test_a_server_that_stays_away_is_one_sentence(server: Server) -> None:
     server.faults.plan("GET", "/exists", "drop_before", "drop_before", "drop_before")
     with pytest.raises(CsrError, match=r"collection 'c' at .*: cannot reach the server"):
-        ServerStore.open(connect(server.url), "c")
+        ServerStore.open(connect(server.url, **server.connection), "c")

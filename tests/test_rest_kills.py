@@ -1,4 +1,4 @@
-"""Over REST, clients killed at any moment and a server that hangs up: run again, all ends well."""
+"""Clients killed at any moment and a server that hangs up, over REST and gRPC: all ends well."""
 
 import random
 import sys
@@ -10,18 +10,25 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+from engines import LANGUAGES, open_server
+from grpc_server import GrpcServer
 from rest_cases import CASES, WORKER, Case, check_equal
 from rest_faults import Fault, Shares
 from rest_routes import LIMIT_BYTES
 from rest_server import RestServer
 from test_indexing_kills import Worker
 
+Server = RestServer | GrpcServer
 DROPS = Shares(drop_before=0.02, drop_after=0.02)
 TROUBLE = Shares(busy=0.05, limited=0.05, slow=0.05, slow_s=0.01)
 ALL: tuple[Fault, ...] = ("busy", "limited", "slow", "hang", "drop_after", "drop_before")
 WRITES = {"attach": ("PUT", "/points/vectors"), "migrate-to-edge": ("POST", "/points/scroll")}
+SLOW = pytest.mark.slow
 # Less than a batch of these takes, so that it is halved. `index` does not, nor do reads.
-SMALL = {"attach": 1500, "migrate": 4000, "migrate-from-edge": 4000}
+SMALL = {
+    "rest": {"attach": 1500, "migrate": 4000, "migrate-from-edge": 4000},
+    "grpc": {"attach": 600, "migrate": 1500, "migrate-from-edge": 1500},
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +40,9 @@ def worker() -> Iterator[Worker]:
     assert made.process.wait(60) == 0
 
 
-@pytest.fixture
-def server() -> Iterator[RestServer]:
-    with RestServer(seed=1) as made:
+@pytest.fixture(params=LANGUAGES)
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with open_server(request.param, seed=1) as made:
         yield made
 
 
@@ -47,7 +54,7 @@ def seconds(worker: Worker, arguments: dict[str, Any]) -> float:
 
 
 def check_kills(
-    worker: Worker, server: RestServer, folder: Path, what: str, n: int, kills: int
+    worker: Worker, server: Server, folder: Path, what: str, n: int, kills: int
 ) -> None:
     case = Case(what, server, folder, n)
     duration_s = seconds(worker, case.arguments("whole"))
@@ -71,30 +78,31 @@ def check_kills(
 
 @pytest.mark.parametrize("what", CASES)
 def test_kills_and_lost_connections(
-    worker: Worker, server: RestServer, tmp_path: Path, what: str
+    worker: Worker, server: Server, tmp_path: Path, what: str
 ) -> None:
     check_kills(worker, server, tmp_path, what, n=900 if what == "index" else 200, kills=5)
 
 
 @pytest.mark.parametrize(
     "what",
-    [each if each in SMALL else pytest.param(each, marks=pytest.mark.slow) for each in CASES],
+    [each if each in SMALL["rest"] else pytest.param(each, marks=SLOW) for each in CASES],
 )
-def test_a_server_in_trouble(worker: Worker, server: RestServer, tmp_path: Path, what: str) -> None:
+def test_a_server_in_trouble(worker: Worker, server: Server, tmp_path: Path, what: str) -> None:
     case = Case(what, server, tmp_path, n=200)
     assert worker.run(case.arguments("whole")) == "done"
     server.faults.shares = TROUBLE
     server.faults.plan(*WRITES.get(what, ("PUT", "/points")), *ALL)
-    server.limit_bytes = SMALL.get(what, LIMIT_BYTES)
+    small = SMALL["grpc" if isinstance(server, GrpcServer) else "rest"]
+    server.limit_bytes = small.get(what, LIMIT_BYTES)
     assert worker.run({**case.arguments("killed"), "timeout_s": 1}) == "done"
     assert set(ALL) <= server.faults.met.keys()
-    assert ("too large" in server.faults.met) == (what in SMALL)
+    assert ("too large" in server.faults.met) == (what in small)
     server.faults.shares, server.limit_bytes = Shares(), LIMIT_BYTES
     check_equal(case)
 
 
-@pytest.mark.slow
+@SLOW
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("what", CASES)
-def test_many_kills(worker: Worker, server: RestServer, tmp_path: Path, what: str) -> None:
+def test_many_kills(worker: Worker, server: Server, tmp_path: Path, what: str) -> None:
     check_kills(worker, server, tmp_path, what, n=4000, kills=50)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from grpc import RpcError  # type: ignore[import-untyped]
 from httpx import Headers
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
@@ -22,8 +23,8 @@ from csr_qdrant.stores.server import connect
 
 sys.path.insert(0, str(Path(__file__).parent))
 from attach_targets import ClientTarget, check_codes, encoder_of, vectors_of, without_codes
+from engines import LANGUAGES, open_server
 from rest_cases import assert_same
-from rest_server import RestServer
 
 N = 150
 STRICT = models.StrictModeConfig(
@@ -37,10 +38,10 @@ STRICT = models.StrictModeConfig(
 ATTACH = AttachConfig(vector="text", device="numpy")
 
 
-@pytest.fixture
-def client() -> Iterator[QdrantClient]:
-    with RestServer() as server:
-        made = connect(server.url)
+@pytest.fixture(params=LANGUAGES)
+def client(request: pytest.FixtureRequest) -> Iterator[QdrantClient]:
+    with open_server(request.param) as server:
+        made = connect(server.url, **server.connection)
         yield made
         made.close()
 
@@ -76,7 +77,7 @@ def test_the_server_of_the_tests_is_strict(client: QdrantClient, target: ClientT
         lambda: client.delete_vectors("docs", ["text"], ids),
         lambda: client.update_vectors("docs", vectors),
     ):
-        with pytest.raises(UnexpectedResponse, match="Bad request"):
+        with pytest.raises((UnexpectedResponse, RpcError), match="Bad request"):
             ask()
 
 
