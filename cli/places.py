@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from csr_qdrant.cli.grpc_port import GRPC_HELP, grpc_port
 from csr_qdrant.cli.keys import KEY_HELP, KEY_VARIABLE, api_key
 from csr_qdrant.cli.output import Output
 from csr_qdrant.cli.rows import about
@@ -44,7 +45,7 @@ class ServerSettings:
         default=None, metadata=about("Name of the collection on the server.", "NAME")
     )
     api_key_file: Path | None = field(default=None, metadata=about(KEY_HELP, "FILE"))
-    grpc: bool = field(default=False, metadata=about("Speak gRPC with the server."))
+    grpc: bool = field(default=False, metadata=about(GRPC_HELP))
     timeout: int | None = field(
         default=None, metadata=about("Seconds to wait for an answer of the server.", "SECONDS")
     )
@@ -227,6 +228,7 @@ class ServerPlace:
                 self.url,
                 api_key=key,
                 prefer_grpc=self.settings.grpc,
+                **grpc_port(),
                 timeout_s=self.settings.timeout,
             )
         parts = urlsplit(self.url)

@@ -21,14 +21,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from client_world import Calls, D, N, Words, configs, dense_vectors, points
 
 ROW = dense_vectors()[11]
+MEMORY: dict[str, Any] = {"location": ":memory:"}
 OTHER = {"other": [1.0, 0.0]}
 
 
 async def opened(
-    encoder: Encoder, url: str | None = None, **settings: Any
+    encoder: Encoder, reach: dict[str, Any] = MEMORY, **settings: Any
 ) -> tuple[Calls, AsyncCsrQdrant]:
     """Return a collection with 40 points, written through AsyncCsrQdrant."""
-    calls = Calls(AsyncQdrantClient(url or ":memory:", check_compatibility=False))
+    calls = Calls(AsyncQdrantClient(**reach, check_compatibility=False))
     client: Any = calls
     await client.create_collection("c", **configs("text"))
     ours = AsyncCsrQdrant(
@@ -40,8 +41,8 @@ async def opened(
     return calls, ours
 
 
-def synchronous(encoder: Encoder, url: str | None = None) -> CsrQdrant:
-    raw = QdrantClient(url or ":memory:", check_compatibility=False)
+def synchronous(encoder: Encoder, reach: dict[str, Any]) -> CsrQdrant:
+    raw = QdrantClient(**reach, check_compatibility=False)
     raw.delete_collection("c")
     raw.create_collection("c", **configs("text"))
     ours = CsrQdrant(raw, encoder, dense_name="text", embedder=Words(dense_vectors()))
@@ -49,7 +50,7 @@ def synchronous(encoder: Encoder, url: str | None = None) -> CsrQdrant:
     return ours
 
 
-@pytest.mark.parametrize("kind", ["memory", "rest"])
+@pytest.mark.parametrize("kind", ["memory", "rest", "grpc"])
 @pytest.mark.parametrize(
     ("ask", "call"),
     [
@@ -76,16 +77,19 @@ def test_answers_are_those_of_the_synchronous_client(
     kind: str,
     request: pytest.FixtureRequest,
 ) -> None:
-    url = request.getfixturevalue("rest_url") if kind == "rest" else None
+    reach = MEMORY
+    if kind != "memory":
+        url, port = request.getfixturevalue("grpc_at")
+        reach = {"url": url, "grpc_port": port, "prefer_grpc": kind == "grpc"}
 
     async def answered() -> Any:
-        calls, ours = await opened(tiny_encoder, url)
+        calls, ours = await opened(tiny_encoder, reach)
         found = await ask(ours)
         assert calls.made == ([call] if call else [])
         return found, (await ours.client.retrieve("c", [5], with_vectors=True))
 
     found, stored = asyncio.run(answered())
-    expected = synchronous(tiny_encoder, url)
+    expected = synchronous(tiny_encoder, reach)
     wanted = ask(expected)
     if call == "update_vectors":  # each engine counts its own writes
         assert found.status == wanted.status

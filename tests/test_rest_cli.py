@@ -1,4 +1,4 @@
-"""Commands in processes of their own against a server over REST: the whole way, by URL."""
+"""Commands in processes of their own against a server, over REST and gRPC: the whole way."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from csr_qdrant.stores.server import connect
 
 sys.path.insert(0, str(Path(__file__).parent))
 from attach_targets import ClientTarget, check_codes, encoder_of, vectors_of, without_codes
+from engines import LANGUAGES
 
 N = 120
 X = vectors_of(N)
@@ -24,12 +25,16 @@ PROGRAM = "from csr_qdrant.cli.main import main; main()"
 Csr = Callable[..., Any]
 
 
-@pytest.fixture
-def command(rest_url: str, tmp_path: Path) -> Csr:
+@pytest.fixture(params=LANGUAGES)
+def command(request: pytest.FixtureRequest, grpc_at: tuple[str, int], tmp_path: Path) -> Csr:
     """Give a function that runs `csr` on the server and returns its rows of JSON."""
-    settings = {"QDRANT_URL": rest_url, "OMP_NUM_THREADS": "1"}
+    settings = {"QDRANT_URL": grpc_at[0], "OMP_NUM_THREADS": "1"}
+    if request.param == "grpc":
+        settings |= {"QDRANT_GRPC_PORT": str(grpc_at[1])}
 
     def run(*arguments: object, stdin: str = "") -> list[Any]:
+        if request.param == "grpc":
+            arguments += ("--grpc", *(["--to-grpc"] if arguments[0] == "migrate" else []))
         ran = subprocess.run(
             [sys.executable, "-c", PROGRAM, *map(str, arguments), "--json"],
             input=stdin,

@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 BUSY_STATUSES = (408, 429, 502, 503, 504)
 BUSY_CODES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")  # gRPC
+# Qdrant takes messages of any size; what stands before it, and other servers, have limits.
+TOO_LARGE_CODES = ("RESOURCE_EXHAUSTED", "OUT_OF_RANGE")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,14 +90,17 @@ def may_pass(error: BaseException) -> bool:
         return isinstance(error.source, httpx.TransportError)
     if isinstance(error, QdrantException):  # 429, also one whose Retry-After is unreadable
         return True
-    return _grpc_code(error) in BUSY_CODES and not _too_large(str(error))
+    if _grpc_code(error) not in BUSY_CODES:
+        return False
+    details = _grpc_details(error)
+    return not (_too_large(details) or _disk_full(details))
 
 
 def is_too_large(error: BaseException) -> bool:
     """Tell whether the server refused a request for its size."""
     if isinstance(error, UnexpectedResponse):
         return error.status_code == 413 or _too_large(_message(error))
-    return _grpc_code(error) == "RESOURCE_EXHAUSTED" and _too_large(_grpc_details(error))
+    return _grpc_code(error) in TOO_LARGE_CODES and _too_large(_grpc_details(error))
 
 
 def is_gone(error: BaseException) -> bool:
@@ -183,10 +188,10 @@ def _explain_status(status: int, message: str, location: str, words: _Words) -> 
             f"{location}: the server refused a request as too large: make the payloads smaller, "
             "or raise service.max_request_size_mb on the server"
         )
+    if status == 507 or _disk_full(message):
+        return f"{location}: the server's disk is full: free some space there and try again"
     if status == 429:
         return f"{location}: the server is still limiting requests: try again later"
-    if status == 507 or "no space left" in message.lower() or "out of disk" in message.lower():
-        return f"{location}: the server's disk is full: free some space there and try again"
     return f"{location}: the server answered {status}: {words(message)}"
 
 
@@ -209,9 +214,12 @@ def _explain_grpc(error: BaseException, location: str, words: _Words) -> str:
         return _explain_status(401, details, location, words)
     if code == "NOT_FOUND":
         return _explain_status(404, details, location, words)
+    if code in TOO_LARGE_CODES and _too_large(details):
+        return _explain_status(413, details, location, words)
+    if _disk_full(details):
+        return _explain_status(507, details, location, words)
     if code == "RESOURCE_EXHAUSTED":
-        status = 413 if _too_large(details) else 429
-        return _explain_status(status, details, location, words)
+        return _explain_status(429, details, location, words)
     if code == "DEADLINE_EXCEEDED":
         return f"{location}: no answer in time: check the server or allow a longer timeout"
     if code == "UNAVAILABLE":
@@ -245,4 +253,10 @@ def _message(error: UnexpectedResponse) -> str:
 
 def _too_large(text: str) -> bool:
     lowered = text.lower()
-    return "larger than" in lowered or "payload reached size limit" in lowered
+    found = ("larger than", "payload reached size limit", "message length too large")
+    return any(each in lowered for each in found)
+
+
+def _disk_full(text: str) -> bool:
+    lowered = text.lower()
+    return any(each in lowered for each in ("insufficient storage", "no space left", "out of disk"))
