@@ -1,16 +1,16 @@
 """`csr attach`: codes beside the dense vectors of a collection that is in use."""
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from csr_qdrant.cli.opening import open_writer
 from csr_qdrant.cli.options import AsJson, DryRun, Quiet, configured
 from csr_qdrant.cli.output import Output
-from csr_qdrant.cli.places import FolderPlace, Place, ServerPlace, ServerSettings, place_of
+from csr_qdrant.cli.places import Place, ServerSettings, place_of
 from csr_qdrant.cli.rows import about
 from csr_qdrant.deployment.attach import AttachConfig, AttachPlan, AttachReport, plan_attach
 from csr_qdrant.deployment.attach import attach as run
@@ -74,22 +74,6 @@ def attach(
     if report.bad and config.bad_rows is not None:
         out.warn(f"{report.bad:,} points cannot have a code: see {config.bad_rows}")
     out.result(report.to_json(), _done(report))
-
-
-@contextmanager
-def open_writer(place: Place) -> "Iterator[CodeWriter]":
-    """Open a place for writing codes; its client stays open."""
-    if isinstance(place, FolderPlace):
-        from csr_qdrant.stores.edge_writer import EdgeCodeWriter
-
-        with EdgeCodeWriter.open(place.folder) as edge:
-            yield edge
-        return
-    assert isinstance(place, ServerPlace)
-    from csr_qdrant.stores.server_writer import ServerCodeWriter
-
-    with ServerCodeWriter.open(place.client, place.collection) as on_server:
-        yield on_server
 
 
 def _encoder(place: Place, given: Path | None) -> Encoder:

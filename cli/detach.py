@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from csr_qdrant.cli.attach import Yes, open_writer
+from csr_qdrant.cli.attach import Yes
+from csr_qdrant.cli.opening import open_writer
 from csr_qdrant.cli.options import AsJson, DryRun, configured
 from csr_qdrant.cli.output import Output
 from csr_qdrant.cli.places import ServerSettings, place_of

@@ -1,7 +1,6 @@
 """`csr migrate`: a copy of a collection with codes, and an alias that moves over to it."""
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,9 +9,10 @@ import typer
 from csr_qdrant.cli.attach import EncoderSettings
 from csr_qdrant.cli.migrate_target import TargetSettings, target_of
 from csr_qdrant.cli.migrate_words import begins, costs, done
+from csr_qdrant.cli.opening import new_place, open_points
 from csr_qdrant.cli.options import AsJson, DryRun, Quiet, configured
 from csr_qdrant.cli.output import Output
-from csr_qdrant.cli.places import FolderPlace, Place, ServerPlace, ServerSettings, place_of
+from csr_qdrant.cli.places import ServerSettings, place_of
 from csr_qdrant.deployment.migrate import (
     MigrateConfig,
     MigratePlan,
@@ -58,9 +58,9 @@ def migrate(
     """
     out = Output(as_json=json, quiet=quiet)
     with closing(place_of(folder, server)) as source, closing(target_of(target, source)) as to:
-        place = _new_place(to)
+        place = new_place(to)
         given = None if settings.encoder is None else Encoder.load(settings.encoder)
-        with open_source(source) as points:
+        with open_points(source) as points:
             encoder = own_encoder(points, given)
             plan = plan_migrate(points, place, encoder, config)
             if dry_run:
@@ -75,33 +75,6 @@ def migrate(
     if not report.complete and plan.phase != "swapped":
         out.warn(f"the copy does not equal {plan.source} yet: keep that, and run it again")
         raise typer.Exit(1)
-
-
-@contextmanager
-def open_source(place: Place) -> "Iterator[WholePoints]":
-    """Open a place for reading whole points; its client stays open."""
-    if isinstance(place, FolderPlace):
-        from csr_qdrant.stores.whole_points_edge import EdgePoints
-
-        with EdgePoints.open(place.folder) as edge:
-            yield edge
-        return
-    assert isinstance(place, ServerPlace)
-    from csr_qdrant.stores.whole_points_server import ServerPoints
-
-    with ServerPoints.open(place.client, place.collection) as on_server:
-        yield on_server
-
-
-def _new_place(place: Place) -> "NewPlace":
-    if isinstance(place, FolderPlace):
-        from csr_qdrant.stores.whole_points_edge import EdgePlace
-
-        return EdgePlace(place.folder)
-    assert isinstance(place, ServerPlace)
-    from csr_qdrant.stores.whole_points_server import ServerPlace as NewServerPlace
-
-    return NewServerPlace(place.client, place.collection)
 
 
 def _confirm(out: Output, plan: MigratePlan, yes: bool) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from csr_qdrant.cli import ranks
+from csr_qdrant.cli.opening import open_vectors
 from csr_qdrant.cli.output import Output
-from csr_qdrant.cli.places import FolderPlace, Place, ServerPlace, ServerSettings, place_of
+from csr_qdrant.cli.places import Place, ServerSettings, place_of
 from csr_qdrant.cli.rows import SourceFields, about
 from csr_qdrant.cli.supervision import Supervision
 from csr_qdrant.cli.training_data import RunSettings, TrainingData
@@ -119,7 +120,7 @@ def read(
     restart: bool,
 ) -> TrainingData:
     """Download the vectors to `work`, going on with what lies there; None: only count them."""
-    with closing(place), _opened(place, points.vector) as vectors:
+    with closing(place), open_vectors(place, points.vector) as vectors:
         rows = vectors.count if points.sample is None else min(points.sample, vectors.count)
         if work is None:
             source: Any = _Counted(vectors.location, rows)
@@ -130,15 +131,6 @@ def read(
             shutil.rmtree(work)
         found = _downloaded(out, vectors, points, seed, work, rows)
         return _data(out, vectors, points, run, found)
-
-
-def _opened(place: Place, vector: str | None) -> "CollectionVectors":
-    from csr_qdrant.sources import CollectionVectors
-
-    if isinstance(place, FolderPlace):
-        return CollectionVectors.open(place.folder, vector)
-    assert isinstance(place, ServerPlace)
-    return CollectionVectors.open_on(place.client, place.collection, vector)
 
 
 def _downloaded(

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from csr_qdrant.cli.opening import open_vectors
 from csr_qdrant.cli.options import AsJson, Quiet, configured
 from csr_qdrant.cli.output import Output, table
-from csr_qdrant.cli.places import FolderPlace, Place, ServerPlace, ServerSettings, place_of
+from csr_qdrant.cli.places import Place, ServerSettings, place_of
 from csr_qdrant.cli.rows import about
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError, CsrError
@@ -112,7 +113,6 @@ def tune(
 def _questions(place: Place, settings: TuneSettings, out: Output) -> "Questions":
     """Sample queries and find their exact neighbours, before the collection is opened."""
     from csr_qdrant.benchmarks.tune import questions
-    from csr_qdrant.sources.collection_points import CollectionVectors
 
     if (existing := place.existing()) is None:
         raise CsrError(f"there is no collection at {place.name}: make one with `csr index`")
@@ -123,12 +123,7 @@ def _questions(place: Place, settings: TuneSettings, out: Output) -> "Questions"
             "index with --keep-dense, or measure with `csr bench`"
         )
     given = _vectors(settings.vectors) if settings.vectors else None
-    if isinstance(place, FolderPlace):
-        points = CollectionVectors.open(place.folder, schema.dense_name)
-    else:
-        assert isinstance(place, ServerPlace)
-        points = CollectionVectors.open_on(place.client, place.collection, schema.dense_name)
-    with points:
+    with open_vectors(place, schema.dense_name) as points:
         out.note("looking for the exact neighbours of the queries")
         return questions(points, settings.queries, settings.limit, given=given, seed=settings.seed)
 

@@ -2,19 +2,17 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from csr_qdrant.benchmarks.matrix.config import WORK, BenchConfig
 from csr_qdrant.cli.bench.running import OF_SOME, SECTION, BenchFolder, EngineSettings, run
+from csr_qdrant.cli.opening import open_vectors
 from csr_qdrant.cli.options import AsJson, Quiet, configured_as
 from csr_qdrant.cli.output import Output
-from csr_qdrant.cli.places import URL_VARIABLE, FolderPlace, ServerPlace, ServerSettings, place_of
+from csr_qdrant.cli.places import URL_VARIABLE, ServerSettings, place_of
 from csr_qdrant.errors import ConfigError
-
-if TYPE_CHECKING:
-    from csr_qdrant.sources.collection_points import CollectionVectors
 
 
 @configured_as(SECTION, OF_SOME)
@@ -54,7 +52,7 @@ def collection(
 
     out = Output(as_json=json, quiet=quiet)
     engine = _engine(server, on_server)
-    with _vectors(folder, server, vector) as points:
+    with open_vectors(place_of(folder, server), vector, owns_client=True) as points:
         (output / WORK).mkdir(parents=True, exist_ok=True)
         read = collection_task(
             points,
@@ -78,15 +76,3 @@ def _engine(server: ServerSettings, on_server: bool) -> EngineSettings:
         grpc=server.grpc,
         timeout=server.timeout,
     )
-
-
-def _vectors(
-    folder: Path | None, server: ServerSettings, vector: str | None
-) -> "CollectionVectors":
-    from csr_qdrant.sources.collection_points import CollectionVectors
-
-    place = place_of(folder, server)
-    if isinstance(place, FolderPlace):
-        return CollectionVectors.open(place.folder, vector)
-    assert isinstance(place, ServerPlace)
-    return CollectionVectors.open_on(place.client, place.collection, vector, owns_client=True)
