@@ -3,7 +3,8 @@
 The client's own conversions, for what they know, and here what they lack: the outer messages.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from qdrant_client import grpc, models
@@ -85,6 +86,7 @@ def points(m: Message) -> models.PointsList:
     for each in m.points:
         if not each.HasField("vectors"):
             raise ValueError("Expected some vectors")
+        _check_numbers(each.payload.values())
     return models.PointsList(
         points=[GrpcToRest.convert_point_struct(each) for each in m.points],
         update_filter=part(m, "update_filter", GrpcToRest.convert_filter),
@@ -112,6 +114,7 @@ def lost_points(m: Message) -> models.PointsSelector:
 
 def payload(m: Message) -> models.SetPayload:
     """Of `Points.SetPayload` and `Points.OverwritePayload`."""
+    _check_numbers(m.payload.values())
     chosen = _chosen(m.points_selector)
     return models.SetPayload(payload=grpc_to_payload(m.payload), key=part(m, "key"), **chosen)
 
@@ -180,6 +183,14 @@ def _chosen(selector: grpc.PointsSelector) -> dict[str, Any]:
     if isinstance(chosen, models.PointIdsList):
         return {"points": chosen.points}
     return {"filter": chosen.filter}
+
+
+def _check_numbers(values: Iterable[Message]) -> None:
+    for each in values:
+        if not math.isfinite(each.double_value):
+            raise ValueError("cannot convert to json number")
+        _check_numbers(each.list_value.values)
+        _check_numbers(each.struct_value.fields.values())
 
 
 def _storage(datatype: Any) -> models.VectorStorageDatatype:

@@ -65,6 +65,7 @@ class GrpcServer:
         self._owns_rest = rest is None
         self.api_key = api_key
         self.closing = threading.Event()
+        self.refusals: list[tuple[grpc.StatusCode, str]] = []  # what the next requests get
         self._server = grpc.server(ThreadPoolExecutor(16), options=OPTIONS)
         for name, base, add, rpcs in SERVICES:
             methods = {each: _method(self, rpc) for each, rpc in rpcs.items()}
@@ -109,6 +110,8 @@ class GrpcServer:
         """Return the reply to one request, or abort it with a status."""
         path = rpc.target(message)
         self._check_key(path, context)
+        if self.refusals and path != "/":
+            _abort(context, *self.refusals.pop(0))
         fault = self.faults.next(rpc.method, path)
         if fault in ("drop_before", "busy", "limited"):
             self._refuse(fault, context)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from grpc import RpcError  # type: ignore[import-untyped]
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 from qdrant_client.http.models import QueryResponse
@@ -44,7 +45,8 @@ class World(NamedTuple):
 
 
 @pytest.fixture(
-    params=[("memory", "unnamed"), ("memory", "named"), ("rest", "named")], ids="-".join
+    params=[("memory", "unnamed"), ("memory", "named"), ("rest", "named"), ("grpc", "unnamed")],
+    ids="-".join,
 )
 def world(request: pytest.FixtureRequest, tiny_encoder: Encoder) -> Iterator[World]:
     """Give a collection with 40 points that were written through CsrQdrant."""
@@ -361,7 +363,7 @@ def test_queries_that_cannot_work(world: World) -> None:
 
 
 def test_what_the_client_raises_comes_through(world: World) -> None:
-    with pytest.raises((ValueError, UnexpectedResponse), match="missing"):
+    with pytest.raises((ValueError, UnexpectedResponse, RpcError), match="missing"):
         world.ours.query("missing", world.vectors[0])
 
 

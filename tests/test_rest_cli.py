@@ -69,6 +69,9 @@ def test_a_file_is_indexed_and_found(command: Csr, rest_url: str) -> None:
     where = ("--collection", "books", "--encoder", "enc")
     rows = command("query", *where, "--vectors", "q.npy", "-n", 1)
     assert [row["hits"][0]["id"] for row in rows] == best(encoder_of(), X[:3])
+    (told,) = command("explain", *where, "--vectors", "q.npy", "-n", 1)
+    assert [hit["id"] for hit in told["hits"]] == best(encoder_of(), X[:1])
+    assert command("latents", "--collection", "books")[0]["points"] == N
 
 
 def test_a_collection_is_attached_tuned_looked_at_copied_and_detached(

@@ -100,10 +100,15 @@ def test_a_folder_gives_the_encoder_of_a_file_with_its_rows(csr: Csr, tmp_path: 
     assert not Path("enc.partial").exists()
 
 
-def test_a_server_gives_it_over_http(csr: Csr, rest_url: str) -> None:
-    memory(url=rest_url).close()
-    at = ("--url", rest_url, "--collection", "docs", "--vector", "text")
-    ran = csr("train", *at, "-o", "enc", *OPTIONS)
+@pytest.mark.parametrize("language", ["rest", "grpc"])
+def test_a_server_gives_it(
+    csr: Csr, grpc_at: tuple[str, int], monkeypatch: pytest.MonkeyPatch, language: str
+) -> None:
+    url, port = grpc_at
+    memory(url=url).close()
+    monkeypatch.setenv("QDRANT_GRPC_PORT", str(port))
+    at = ("--url", url, "--collection", "docs", "--vector", "text")
+    ran = csr("train", *at, f"--{'' if language == 'grpc' else 'no-'}grpc", "-o", "enc", *OPTIONS)
     assert ran.exit_code == 0, ran.stderr
     assert Encoder.load("enc").fingerprint == fit(X, CONFIG).fingerprint
 

@@ -41,7 +41,7 @@ def folder(tmp_path: Path, tiny_encoder: Encoder) -> Path:
     return tmp_path / "docs"
 
 
-@pytest.fixture(params=["edge", "memory", "rest"])
+@pytest.fixture(params=["edge", "memory", "rest", "grpc"])
 def opened(
     request: pytest.FixtureRequest, folder: Path, tiny_encoder: Encoder
 ) -> Iterator[tuple[Callable[[], CollectionVectors], Callable[[], Collection]]]:

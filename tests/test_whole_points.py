@@ -20,7 +20,7 @@ from engines import open_client
 N, SCHEMA = 60, Schema(h=32, attached=True, dense_name="text", dense_dim=8)
 
 
-@pytest.fixture(params=["memory", "rest"])
+@pytest.fixture(params=["memory", "rest", "grpc"])
 def client(request: pytest.FixtureRequest) -> QdrantClient:
     made = open_client(request.param, request)
     distance = models.Distance.DOT

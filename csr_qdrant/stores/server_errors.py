@@ -126,7 +126,7 @@ def is_full(error: BaseException) -> bool:
 def reason(error: BaseException, secret: str | None = None) -> str:
     """Return the server's own words, on one line; `secret`, the API key, is never among them."""
     text = _message(error) if isinstance(error, UnexpectedResponse) else _grpc_details(error)
-    return _Words(secret)(text)
+    return _Words(secret)(_understandable(text))
 
 
 @contextmanager
@@ -168,7 +168,13 @@ def _explain(error: Exception, location: str, words: _Words) -> str:
         return _explain_status(429, str(error), location, words)
     if isinstance(error, AssertionError):  # the client's way to miss a field in an answer
         return _foreign(location)
-    return f"{location}: {words(str(error))}"
+    return f"{location}: {words(_understandable(str(error)))}"
+
+
+def _understandable(text: str) -> str:
+    """Say what the client only hints at, when it cannot make a message of a payload."""
+    number = text.removeprefix("Value out of range: ")
+    return text if number == text else f"gRPC cannot carry the integer {number}: use REST instead"
 
 
 def _foreign(location: str) -> str:
