@@ -29,6 +29,7 @@ def register_model(
     *,
     k: int | None = None,
     query_k: int | None = None,
+    normalise: bool = False,
 ) -> None:
     """Make `models.Document(text=…, model=name)` and `SparseTextEmbedding(name)` give codes.
 
@@ -42,13 +43,15 @@ def register_model(
             embedder that the encoder remembers.
         k: active latents of documents at most; None: the encoder's.
         query_k: those of queries; None: as documents.
+        normalise: True encodes vectors at norm 1, which is how a collection that compares by cosine
+            keeps them, and what `csr attach` encodes there.
 
     Raises:
         ConfigError: the name is fastembed's, there is no embedder, or k is out of range.
         CsrError: the encoder or the embedder cannot be loaded.
     """
     _check_free(name)
-    coder = text_coder(encoder, embedder, k=k, query_k=query_k, wrap=_wrapped)
+    coder = text_coder(encoder, embedder, k=k, query_k=query_k, normalise=normalise, wrap=_wrapped)
     with CsrSparseModel.lock:
         CsrSparseModel.coders = CsrSparseModel.coders | {name.lower(): (name, coder)}
         if CsrSparseModel not in SparseTextEmbedding.EMBEDDINGS_REGISTRY:

@@ -30,12 +30,19 @@ except ImportError as error:
 class _EncoderComponent:
     """What the two components that encode dense embeddings share."""
 
-    def __init__(self, encoder: str | Path | Encoder, k: int | None = None) -> None:
-        """Take the folder of an encoder, or an encoder; `k` active latents (None: the encoder's).
+    def __init__(
+        self, encoder: str | Path | Encoder, k: int | None = None, normalise: bool = False
+    ) -> None:
+        """Take an encoder.
 
-        A pipeline can be saved only if its encoders are given by their folders.
+        Args:
+            encoder: the folder of an encoder, or an encoder; a pipeline can be saved only with the
+                former.
+            k: active latents; None: the encoder's.
+            normalise: True encodes vectors at norm 1, which is how a collection that compares by
+                cosine keeps them, and what `csr attach` encodes there.
         """
-        self.encoder, self.k = encoder, k
+        self.encoder, self.k, self.normalise = encoder, k, normalise
         self._loaded: DenseCoder | None = None
 
     def warm_up(self) -> None:
@@ -44,12 +51,14 @@ class _EncoderComponent:
 
     def _coder(self) -> DenseCoder:
         if self._loaded is None:
-            self._loaded = DenseCoder(self.encoder, self.k)
+            self._loaded = DenseCoder(self.encoder, self.k, normalise=self.normalise)
         return self._loaded
 
     def to_dict(self) -> dict[str, Any]:
         """Return what a saved pipeline keeps; raises CsrError for an encoder without a folder."""
-        return default_to_dict(self, encoder=_folder(self.encoder), k=self.k)
+        return default_to_dict(
+            self, encoder=_folder(self.encoder), k=self.k, normalise=self.normalise
+        )
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
@@ -89,6 +98,7 @@ class _EmbedderComponent:
     encoder: str | Path | Encoder
     embedder: str | Embedder | None
     k: int | None
+    normalise: bool
     _loaded: TextCoder | None = None
 
     def warm_up(self) -> None:
@@ -100,8 +110,14 @@ class _EmbedderComponent:
 
     def _coder(self) -> TextCoder:
         if self._loaded is None:
-            self._loaded = text_coder(self.encoder, self.embedder, k=self.k, capacity=1)
+            self._loaded = text_coder(
+                self.encoder, self.embedder, k=self.k, normalise=self.normalise, capacity=1
+            )
         return self._loaded
+
+    def _settings(self) -> dict[str, Any]:
+        named = {"encoder": _folder(self.encoder), "embedder": _uri(self.embedder)}
+        return {**named, "k": self.k, "normalise": self.normalise}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
@@ -121,6 +137,7 @@ class CsrDocumentEmbedder(_EmbedderComponent):
         dense: bool = False,
         meta_fields_to_embed: Sequence[str] = (),
         embedding_separator: str = "\n",
+        normalise: bool = False,
     ) -> None:
         """Take an encoder and what embeds texts.
 
@@ -132,10 +149,11 @@ class CsrDocumentEmbedder(_EmbedderComponent):
             dense: set `embedding`, too, for hybrid search.
             meta_fields_to_embed: fields of a document's meta that stand before its content.
             embedding_separator: what stands between them.
+            normalise: as for `CsrDocumentEncoder`; dense embeddings stay as they are.
         """
         self.encoder, self.embedder, self.k, self.dense = encoder, embedder, k, dense
         self.meta_fields_to_embed = list(meta_fields_to_embed)
-        self.embedding_separator = embedding_separator
+        self.embedding_separator, self.normalise = embedding_separator, normalise
 
     @component.output_types(documents=list[Document])
     def run(self, documents: list[Document]) -> dict[str, list[Document]]:
@@ -158,9 +176,7 @@ class CsrDocumentEmbedder(_EmbedderComponent):
         """Return what a saved pipeline keeps; raises CsrError for what has no name or folder."""
         return default_to_dict(
             self,
-            encoder=_folder(self.encoder),
-            embedder=_uri(self.embedder),
-            k=self.k,
+            **self._settings(),
             dense=self.dense,
             meta_fields_to_embed=self.meta_fields_to_embed,
             embedding_separator=self.embedding_separator,
@@ -176,9 +192,10 @@ class CsrTextEmbedder(_EmbedderComponent):
         encoder: str | Path | Encoder,
         embedder: str | Embedder | None = None,
         k: int | None = None,
+        normalise: bool = False,
     ) -> None:
         """Take an encoder and what embeds texts: see `CsrDocumentEmbedder`."""
-        self.encoder, self.embedder, self.k = encoder, embedder, k
+        self.encoder, self.embedder, self.k, self.normalise = encoder, embedder, k, normalise
 
     @component.output_types(sparse_embedding=SparseEmbedding, embedding=list[float])
     def run(self, text: str) -> dict[str, Any]:
@@ -190,9 +207,7 @@ class CsrTextEmbedder(_EmbedderComponent):
 
     def to_dict(self) -> dict[str, Any]:
         """Return what a saved pipeline keeps; raises CsrError for what has no name or folder."""
-        return default_to_dict(
-            self, encoder=_folder(self.encoder), embedder=_uri(self.embedder), k=self.k
-        )
+        return default_to_dict(self, **self._settings())
 
 
 def _embedding(document: Document) -> list[float]:

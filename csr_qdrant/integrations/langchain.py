@@ -27,6 +27,7 @@ class CsrSparseEmbeddings(SparseEmbeddings):
         *,
         k: int | None = None,
         query_k: int | None = None,
+        normalise: bool = False,
     ) -> None:
         """Encode by `encoder`, or the one in that folder, what `embedder` embeds.
 
@@ -36,12 +37,16 @@ class CsrSparseEmbeddings(SparseEmbeddings):
                 embedder that the encoder remembers.
             k: active latents of documents at most; None: the encoder's.
             query_k: those of queries; None: as documents.
+            normalise: True encodes vectors at norm 1, which is how a collection that compares by
+                cosine keeps them, and what `csr attach` encodes there.
 
         Raises:
             ConfigError: no embedder, one of no known kind, or k out of range.
             CsrError: the encoder or the embedder cannot be loaded.
         """
-        self._coder = text_coder(encoder, embedder, k=k, query_k=query_k, wrap=_wrapped)
+        self._coder = text_coder(
+            encoder, embedder, k=k, query_k=query_k, normalise=normalise, wrap=_wrapped
+        )
 
     @classmethod
     def of(cls, coder: TextCoder) -> "CsrSparseEmbeddings":
@@ -104,14 +109,24 @@ def hybrid_embeddings(
     *,
     k: int | None = None,
     query_k: int | None = None,
+    normalise: bool = False,
     capacity: int = CAPACITY,
 ) -> HybridEmbeddings:
     """Return dense and sparse embeddings that run `embedder` once between them.
 
     The last `capacity` dense vectors are kept for that, or those of the last call if they are
-    more. Other parameters and errors as those of `CsrSparseEmbeddings`.
+    more; dense vectors are as `embedder` makes them, whatever `normalise`. Other parameters and
+    errors as those of `CsrSparseEmbeddings`.
     """
-    coder = text_coder(encoder, embedder, k=k, query_k=query_k, capacity=capacity, wrap=_wrapped)
+    coder = text_coder(
+        encoder,
+        embedder,
+        k=k,
+        query_k=query_k,
+        normalise=normalise,
+        capacity=capacity,
+        wrap=_wrapped,
+    )
     return HybridEmbeddings(SharedEmbeddings(coder.dense), CsrSparseEmbeddings.of(coder))
 
 

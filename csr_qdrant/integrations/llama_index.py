@@ -69,6 +69,7 @@ def csr_embeddings(
     *,
     k: int | None = None,
     query_k: int | None = None,
+    normalise: bool = False,
     capacity: int = CAPACITY,
 ) -> CsrEmbeddings:
     """Return an embedding model and sparse functions that run `embed_model` once between them.
@@ -79,6 +80,8 @@ def csr_embeddings(
             embedder that the encoder remembers.
         k: active latents of documents at most; None: the encoder's.
         query_k: those of queries; None: as documents.
+        normalise: True encodes vectors at norm 1, which is how a collection that compares by cosine
+            keeps them, and what `csr attach` encodes there; dense vectors stay as they are.
         capacity: how many dense vectors are kept for the sparse functions; those of the last call
             stay, even if they are more.
 
@@ -86,7 +89,15 @@ def csr_embeddings(
         ConfigError: no embedder, one of no known kind, or k or capacity out of range.
         CsrError: the encoder or the embedder cannot be loaded.
     """
-    coder = text_coder(encoder, embed_model, k=k, query_k=query_k, capacity=capacity, wrap=_wrapped)
+    coder = text_coder(
+        encoder,
+        embed_model,
+        k=k,
+        query_k=query_k,
+        normalise=normalise,
+        capacity=capacity,
+        wrap=_wrapped,
+    )
     return CsrEmbeddings(
         SharedEmbedding(coder.dense, **_fields(embed_model, coder.coder.encoder)),
         lambda texts: _columns(coder.documents(texts)),

@@ -6,6 +6,7 @@ imported here.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,8 @@ from csr_qdrant.codes import SparseCodes
 from csr_qdrant.collection import Collection
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError, CsrError
-from csr_qdrant.points import Rows, make_points
+from csr_qdrant.integrations.texts import at_norm_1
+from csr_qdrant.points import Rows, directed_codes, make_points
 from csr_qdrant.stores.base import PointBatch
 
 Batch = Mapping[str, npt.NDArray[Any]]  # a column each, as with batch_format="numpy"
@@ -37,6 +39,7 @@ class CsrEncode:
         code: str = "code",
         k: int | None = None,
         drop_vector: bool = False,
+        normalise: bool = False,
         device: str | None = "numpy",
     ) -> None:
         """Load the encoder.
@@ -48,19 +51,23 @@ class CsrEncode:
             code: what the names of the new columns start with.
             k: active latents at most; None: the encoder's own.
             drop_vector: leave the dense vectors out of what goes on.
+            normalise: True encodes vectors at norm 1, which is how a collection that compares by
+                cosine keeps them, and what `csr attach` encodes there.
             device: as for `Encoder.encode`; by default numpy, since Ray gives an actor one core.
         """
         self.encoder = encoder if isinstance(encoder, Encoder) else Encoder.load(encoder)
         self.vector, self.code, self.k = vector, code, k
-        self.drop_vector, self.device = drop_vector, device
+        self.drop_vector, self.normalise, self.device = drop_vector, normalise, device
 
     def __call__(self, batch: Batch) -> dict[str, npt.NDArray[Any]]:
-        """Return the batch with normalised codes; a row without an active latent has an empty one.
+        """Return the batch with normalised codes, empty for rows of zeros or no active latent.
 
         Raises CsrError if the column is missing or holds no vectors of the encoder's dimension.
         """
         dense = _matrix(batch, self.vector)
-        codes = self.encoder.encode(dense, self.k, device=self.device, name=self.vector)
+        rows = _float32_at_norm_1(dense) if self.normalise else dense
+        raw = self.encoder.encode(rows, self.k, device=self.device, name=self.vector)
+        codes = directed_codes(raw, np.asarray(dense.any(axis=1)))
         kept = {name: each for name, each in batch.items() if name != self.vector}
         columns = kept if self.drop_vector else dict(batch)
         return columns | codes_to_columns(codes.normalised(), self.code)
@@ -85,6 +92,7 @@ class CsrWrite(Closing):
         vector: str = "vector",
         code: str = "code",
         payload: Sequence[str] | None = None,
+        normalise: bool = False,
         device: str | None = "numpy",
     ) -> None:
         """Load the encoder and open the collection.
@@ -98,6 +106,9 @@ class CsrWrite(Closing):
             vector: column of the dense vectors, encoded here unless there are codes.
             code: start of the names of the columns with codes that `CsrEncode` made.
             payload: columns that become the payload; None: all others.
+            normalise: True encodes vectors at norm 1, which is how a collection that compares by
+                cosine keeps them, and what `csr attach` encodes there; a collection whose record
+                says so needs no telling.
             device: as for `Encoder.encode`.
 
         Raises ConfigError unless exactly one of `url` and `connect` is given, CsrError if the
@@ -109,6 +120,7 @@ class CsrWrite(Closing):
         self.client = _connect(url) if connect is None else connect()
         self.collection = Collection.open_on(self.client, collection, self.encoder)
         self.name, self.device = collection, device
+        self.normalise = normalise or self.collection.store.schema.unit_norm
         self.id, self.vector, self.code, self.payload = id, vector, code, payload
 
     def __call__(self, batch: Batch) -> dict[str, npt.NDArray[Any]]:
@@ -129,15 +141,20 @@ class CsrWrite(Closing):
         attached = self.collection.store.schema.attached
         keep_dense = self.collection.keeps_dense and not attached
         codes = None if keep_dense else codes_of_columns(batch, self.code, self.encoder.h)
+        dense = _matrix(batch, self.vector) if codes is None else None
         rows = Rows(
             ids=_column(batch, self.id).tolist(),
-            vectors=_matrix(batch, self.vector) if codes is None else None,
+            vectors=_float32_at_norm_1(dense) if self.normalise and dense is not None else dense,
             codes=codes,
             payloads=None if attached else self._payloads(batch),
             name=self.vector,
         )
         k = self.collection.identity.k
-        return make_points(rows, self.encoder, k, keep_dense, device=self.device)
+        # Whatever the codes are of, dense vectors are kept as they came.
+        made = make_points(
+            rows, self.encoder, k, keep_dense, skip_zero=attached, device=self.device
+        )
+        return replace(made, dense=np.asarray(dense, np.float32)) if keep_dense else made
 
     def _payloads(self, batch: Batch) -> list[dict[str, Any]] | None:
         own = {self.id, self.vector, f"{self.code}_indices", f"{self.code}_values"}
@@ -216,6 +233,11 @@ def _matrix(batch: Batch, name: str) -> npt.NDArray[Any]:
         return np.stack([np.asarray(each, np.float32) for each in column])
     except (TypeError, ValueError) as error:
         raise CsrError(f"column {name!r} must hold vectors of equal length: {error}") from None
+
+
+def _float32_at_norm_1(dense: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # infinity is for the encoder to report
+        return at_norm_1(np.asarray(dense, np.float32))
 
 
 def _plain(value: Any) -> Any:

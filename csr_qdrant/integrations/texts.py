@@ -10,7 +10,7 @@ import numpy as np
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.embedders import load_embedder
 from csr_qdrant.embedders.base import Embedder
-from csr_qdrant.encoder import F32, Encoder, check_k
+from csr_qdrant.encoder import F32, Encoder, check_k, unit_rows
 from csr_qdrant.errors import ConfigError
 from csr_qdrant.integrations.memo import CAPACITY, Backbone, FunctionBackbone, MemoEmbedder
 from csr_qdrant.points import directed_codes
@@ -23,17 +23,24 @@ class DenseCoder:
     """Dense vectors to normalised codes, for documents and for queries."""
 
     def __init__(
-        self, encoder: Encoder | str | Path, k: int | None = None, query_k: int | None = None
+        self,
+        encoder: Encoder | str | Path,
+        k: int | None = None,
+        query_k: int | None = None,
+        *,
+        normalise: bool = False,
     ) -> None:
         """Take an `encoder` or its folder.
 
         `k` are the active latents of documents at most (None: the encoder's), `query_k` those of
-        queries (None: as documents). Raises ConfigError for k outside 1..h, CsrError for a folder
-        that holds no encoder.
+        queries (None: as documents). `normalise` encodes vectors at norm 1, as a collection by
+        cosine keeps them. Raises ConfigError for k outside 1..h, CsrError for a folder that holds
+        no encoder.
         """
         self.encoder = encoder if isinstance(encoder, Encoder) else Encoder.load(encoder)
         self.k = check_k(self.encoder.k if k is None else k, self.encoder.h)
         self.query_k = check_k(self.k if query_k is None else query_k, self.encoder.h)
+        self.normalise = normalise
 
     def document_codes(self, dense: F32) -> SparseCodes:
         """Return codes of (n, d) vectors at L2 norm 1; none for a vector of zeros."""
@@ -45,8 +52,16 @@ class DenseCoder:
 
     def _codes(self, dense: F32, k: int, name: str) -> SparseCodes:
         rows = dense if len(dense) else np.zeros((0, self.encoder.d), np.float32)
-        raw = self.encoder.encode(rows, k, name=name)
+        raw = self.encoder.encode(at_norm_1(rows) if self.normalise else rows, k, name=name)
         return directed_codes(raw, np.asarray(rows.any(axis=1))).normalised()
+
+
+def at_norm_1(rows: F32) -> F32:
+    """Return rows, (n, d), at norm 1; rows of zeros stay, and what the encoder is to refuse."""
+    if rows.ndim != 2:
+        return rows
+    finite = np.isfinite(rows).all(axis=1, keepdims=True)
+    return np.where(finite, unit_rows(np.where(finite, rows, np.float32(0))), rows)
 
 
 class TextCoder:
@@ -81,6 +96,7 @@ def text_coder(
     *,
     k: int | None = None,
     query_k: int | None = None,
+    normalise: bool = False,
     capacity: int = CAPACITY,
     wrap: Wrap = lambda _: None,
 ) -> TextCoder:
@@ -92,6 +108,8 @@ def text_coder(
             knows. None: the embedder that the encoder remembers.
         k: active latents of documents at most; None: the encoder's.
         query_k: those of queries; None: as documents.
+        normalise: True encodes vectors at norm 1, which is how a collection that compares by cosine
+            keeps them, and what `csr attach` encodes there; dense vectors stay as they are.
         capacity: how many vectors are remembered.
         wrap: makes a backbone of a library's own embedder.
 
@@ -99,7 +117,7 @@ def text_coder(
         ConfigError: no embedder, one of no known kind, or k or capacity out of range.
         CsrError: the encoder or the embedder cannot be loaded, or they do not fit each other.
     """
-    coder = DenseCoder(encoder, k, query_k)
+    coder = DenseCoder(encoder, k, query_k, normalise=normalise)
     backbone = wrap(embedder)
     if backbone is None:
         own = _own(embedder, coder.encoder)
