@@ -3,8 +3,6 @@
 import random
 import shutil
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +12,11 @@ from csr_qdrant.stores.edge_folder import read_description
 
 sys.path.insert(0, str(Path(__file__).parent))
 from attach_targets import EdgeTarget, check_codes, encoder_of, vectors_of, without_codes
+from kill_workers import Worker, killed_often, seconds, worker_fixture
 from test_edge_repair import Made, refused_by_the_engine
-from test_indexing_kills import Worker
 
-WORKER = Path(__file__).with_name("attach_worker.py")
 ENCODER = encoder_of()
-
-
-@pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
-    made = Worker(WORKER)
-    yield made
-    assert made.process.stdin is not None
-    made.process.stdin.close()
-    assert made.process.wait(60) == 0
-
-
-def killed_often(worker: Worker, arguments: dict[str, Any], kills: int, within_s: float) -> None:
-    """Kill runs at random moments of their first `within_s` seconds, then let one end."""
-    moments = random.Random(kills)
-    ends = [worker.run(arguments, moments.uniform(0, within_s)) for _ in range(kills)]
-    assert set(ends) <= {"killed", "done"} and "killed" in ends
-    assert worker.run(arguments) == "done"
+worker = worker_fixture(Path(__file__).with_name("attach_worker.py"))
 
 
 def check_kills(worker: Worker, folder: Path, n: int, kills: int) -> None:
@@ -45,10 +26,9 @@ def check_kills(worker: Worker, folder: Path, n: int, kills: int) -> None:
     before = target.contents()
     shutil.copytree(folder / "killed", folder / "whole")
     encoder = {"encoder": str(folder / "encoder")}
-    started = time.perf_counter()
-    assert worker.run({"folder": str(folder / "whole"), **encoder}) == "done"
+    duration_s = seconds(worker, {"folder": str(folder / "whole"), **encoder})
     # Each run gets a little further, since its journal is written often: kills hit all of it.
-    within_s = 2 * (time.perf_counter() - started) / max(1, kills // 4)
+    within_s = 2 * duration_s / max(1, kills // 4)
     killed_often(worker, {"folder": str(folder / "killed"), **encoder}, kills, within_s)
     after = target.contents()
     check_codes(after, ENCODER)
@@ -71,9 +51,7 @@ def test_detaching_survives_kills(worker: Worker, tmp_path: Path) -> None:
     arguments = {"folder": str(tmp_path / "shard"), "encoder": str(tmp_path / "encoder")}
     detaching = {**arguments, "detach": True}
     assert worker.run(arguments) == "done"
-    started = time.perf_counter()
-    assert worker.run(detaching) == "done"
-    within_s = time.perf_counter() - started
+    within_s = seconds(worker, detaching)
     moments, killed = random.Random(0), 0
     for _ in range(40):
         assert worker.run(arguments) == "done"

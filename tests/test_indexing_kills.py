@@ -2,10 +2,7 @@
 
 import json
 import random
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +14,12 @@ from csr_qdrant.encoder import Encoder
 from csr_qdrant.stores.base import StoredPoint
 from csr_qdrant.stores.edge_folder import read_description
 
+sys.path.insert(0, str(Path(__file__).parent))
+from kill_workers import Worker, seconds, worker_fixture
+
 D, H = 16, 96
-WORKER = Path(__file__).with_name("indexing_worker.py")
 IN_FLIGHT = 96 + 3 * 16  # rows that a killed run may have embedded in vain: a window, and blocks
+worker = worker_fixture(Path(__file__).with_name("indexing_worker.py"))
 
 
 def save_encoder(folder: Path) -> None:
@@ -51,31 +51,6 @@ def recorded_rows(folder: Path) -> int:
     return max(rows, default=0)
 
 
-class Worker:
-    """Runs of a program like `indexing_worker.py`, each in a process of its own."""
-
-    def __init__(self, program: Path = WORKER) -> None:
-        command = [sys.executable, str(program)]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-
-    def run(self, arguments: dict[str, Any], kill_after_s: float | None = None) -> str:
-        """Return `done`, or `killed` if the run took longer than that."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps({**arguments, "kill_after_s": kill_after_s}) + "\n")
-        self.process.stdin.flush()
-        return self.process.stdout.readline().strip()
-
-
-@pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
-    made = Worker()
-    yield made
-    assert made.process.stdin is not None
-    made.process.stdin.close()
-    assert made.process.wait(60) == 0
-
-
 def npy_file(folder: Path, n: int) -> Path:
     np.save(folder / "rows.npy", np.random.default_rng(0).standard_normal((n, D)))
     return folder / "rows.npy"
@@ -98,9 +73,7 @@ def check_resumes(
         inputs = {"source": str(source), "encoder": f"{folder}/encoder", "keep_dense": keep_dense}
         return paths | inputs
 
-    started = time.perf_counter()
-    assert worker.run(arguments("whole")) == "done"
-    duration_s = time.perf_counter() - started
+    duration_s = seconds(worker, arguments("whole"))
     random_moment = random.Random(n)
     log, collection = folder / "killed", folder / "killed.collection"
     log.touch()

@@ -1,9 +1,6 @@
 """Migrating killed at any moment: run again, it ends as an uninterrupted run does."""
 
-import random
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +10,10 @@ from csr_qdrant.stores.edge_folder import read_description
 
 sys.path.insert(0, str(Path(__file__).parent))
 from attach_targets import EdgeTarget, check_codes, encoder_of, vectors_of, without_codes
-from test_indexing_kills import Worker
+from kill_workers import Worker, killed_often, seconds, worker_fixture
 
-WORKER = Path(__file__).with_name("migrate_worker.py")
 ENCODER = encoder_of()
-
-
-@pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
-    made = Worker(WORKER)
-    yield made
-    assert made.process.stdin is not None
-    made.process.stdin.close()
-    assert made.process.wait(60) == 0
+worker = worker_fixture(Path(__file__).with_name("migrate_worker.py"))
 
 
 def contents(folder: Path) -> dict[Any, Any]:
@@ -40,15 +28,10 @@ def check_kills(worker: Worker, folder: Path, n: int, kills: int) -> None:
     source.upsert(range(n), vectors_of(n))
     before = source.contents()
     same = {"source": str(folder / "source"), "encoder": str(folder / "encoder")}
-    started = time.perf_counter()
-    assert worker.run({"target": str(folder / "whole"), **same}) == "done"
+    duration_s = seconds(worker, {"target": str(folder / "whole"), **same})
     # Each run gets a little further, since the journal is written often: kills hit all of it.
-    within_s = 2 * (time.perf_counter() - started) / max(1, kills // 4)
-    moments = random.Random(kills)
-    killed = {"target": str(folder / "killed"), **same}
-    ends = [worker.run(killed, moments.uniform(0, within_s)) for _ in range(kills)]
-    assert set(ends) <= {"killed", "done"} and "killed" in ends
-    assert worker.run(killed) == "done"
+    within_s = 2 * duration_s / max(1, kills // 4)
+    killed_often(worker, {"target": str(folder / "killed"), **same}, kills, within_s)
     after = contents(folder / "killed")
     check_codes(after, ENCODER)
     assert without_codes(after) == before == source.contents()

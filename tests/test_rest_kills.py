@@ -2,21 +2,19 @@
 
 import random
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from engines import LANGUAGES, open_server
 from grpc_server import GrpcServer
+from kill_workers import Worker, seconds, worker_fixture
 from rest_cases import CASES, WORKER, Case, check_equal
 from rest_faults import Fault, Shares
 from rest_routes import LIMIT_BYTES
 from rest_server import RestServer
-from test_indexing_kills import Worker
 
 Server = RestServer | GrpcServer
 DROPS = Shares(drop_before=0.02, drop_after=0.02)
@@ -29,28 +27,13 @@ SMALL = {
     "rest": {"attach": 1500, "migrate": 4000, "migrate-from-edge": 4000},
     "grpc": {"attach": 600, "migrate": 1500, "migrate-from-edge": 1500},
 }
-
-
-@pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
-    made = Worker(WORKER)
-    yield made
-    assert made.process.stdin is not None
-    made.process.stdin.close()
-    assert made.process.wait(60) == 0
+worker = worker_fixture(WORKER)
 
 
 @pytest.fixture(params=LANGUAGES)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     with open_server(request.param, seed=1) as made:
         yield made
-
-
-def seconds(worker: Worker, arguments: dict[str, Any]) -> float:
-    """Return how long a run takes from its beginning to its end."""
-    started = time.perf_counter()
-    assert worker.run(arguments) == "done"
-    return time.perf_counter() - started
 
 
 def check_kills(
