@@ -42,13 +42,22 @@ def _changed(result: bool) -> Message:
 
 
 def _record(record: models.Record) -> Message:
-    record.payload = record.payload or {}
+    record.payload = _sent(record.payload or {})
     return RestToGrpc.convert_record(record)
+
+
+def _sent(value: Any) -> Any:
+    """Return a payload as a server sends it: integers from 2^63 on as floating-point numbers."""
+    if isinstance(value, dict):
+        return {key: _sent(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_sent(each) for each in value]
+    return float(value) if isinstance(value, int) and value >= 2**63 else value
 
 
 def _scored(points: list[models.ScoredPoint]) -> list[Message]:
     for each in points:
-        each.version = each.version or 0
+        each.version, each.payload = each.version or 0, _sent(each.payload)
     return [RestToGrpc.convert_scored_point(each) for each in points]
 
 

@@ -115,6 +115,21 @@ def test_refusals_are_sentences_without_the_key(
     store.close()
 
 
+def test_a_server_that_names_a_pause_is_obeyed(server: GrpcServer) -> None:
+    with opened(server) as store:
+        server.faults.shares = Shares(retry_after_s=1)
+        server.faults.plan("PUT", "/points", "limited", "limited")
+        store.upsert(batch())
+        server.faults.plan("PUT", "/points", "limited", "limited", "limited")
+        with pytest.raises(CsrError, match="still limiting requests"):
+            store.upsert(batch())
+        store._writes = RetryPolicy(attempts=2, first_s=0, longest_s=5)
+        server.faults.plan("PUT", "/points", "limited")
+        asked = time.monotonic()
+        store.upsert(batch())
+        assert time.monotonic() - asked >= 1
+
+
 @pytest.mark.parametrize("key", [None, "another"])
 def test_a_wrong_key_is_found_when_opening(
     server: GrpcServer, key: str | None, recwarn: pytest.WarningsRecorder

@@ -104,6 +104,10 @@ def test_both_languages_reach_the_same_collections(
     assert ours.payload == theirs.payload == {"a": None, "b": {"c": [1, 1.5, True, None, {}]}}
     assert ours.score == vectors[0] == float(np.float32(0.1)) and theirs.score == 0.1
     assert client.facet("c", "b").hits == []
+    rest.set_payload("c", {"n": [2**63, 2**63 - 1]}, [1])
+    (point,) = client.retrieve("c", [1], with_payload=["n"])
+    assert point.payload == {"n": [2.0**63, 2**63 - 1]}  # as docs/operate.md says
+    assert isinstance(point.payload["n"][0], float)
     client.overwrite_payload("c", {"d": "e"}, [1])
     client.create_payload_index("c", "d", models.PayloadSchemaType.KEYWORD)
     assert [(hit.value, hit.count) for hit in client.facet("c", "d").hits] == [("e", 1)]
