@@ -164,6 +164,7 @@ def check_collection(
         ("codes under the name", schema.code_name, coding.code_name),
         ("dense vectors under the name", kept, used),
         ("codes with k =", identity.k, coding.document_k),
+        ("codes of vectors at norm 1 (normalise) =", schema.unit_norm, coding.normalise),
     ):
         if theirs != ours:
             raise CsrError(

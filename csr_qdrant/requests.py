@@ -11,7 +11,7 @@ import numpy as np
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.coding import Coding
 from csr_qdrant.encoder import F32
-from csr_qdrant.errors import ConfigError
+from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.queries import Queries, are_texts, as_vectors
 
 if TYPE_CHECKING:
@@ -61,6 +61,22 @@ class QueryOptions(TypedDict, total=False):
     timeout: int | None
 
 
+_KNOWN = frozenset(QueryOptions.__annotations__)
+# What the client calls what has a name of its own here.
+_CLIENTS_NAMES = {"query_filter": "filter", "prefetch": "fuse", "params": "search_params"}
+
+
+def check_options(options: QueryOptions) -> None:
+    """Raise ConfigError for a setting that no query has: a filter with a wrong name must not be
+    left out without a word.
+    """
+    for name in options:
+        if name not in _KNOWN:
+            own = _CLIENTS_NAMES.get(name)
+            fix = f"it is called {own} here" if own else f"choose among {', '.join(sorted(_KNOWN))}"
+            raise ConfigError(f"queries have no setting {name!r}: {fix}")
+
+
 class Asked(NamedTuple):
     """Queries as vectors and codes, row by row."""
 
@@ -74,8 +90,20 @@ def asked(coding: Coding, queries: Queries, k: int | None) -> Asked:
     Raises ConfigError for texts without an embedder, CsrError for vectors that don't fit.
     """
     if isinstance(queries, SparseCodes):
+        if queries.h != coding.encoder.h:  # an engine would look up latents of another meaning
+            raise CsrError(
+                f"this encoder has {coding.encoder.h} latents, got codes over {queries.h}: make "
+                "the codes with the collection's encoder"
+            )
         return Asked(None, queries.truncated(coding.document_k if k is None else k).normalised())
+    if len(queries) == 0:
+        queries = np.zeros((0, coding.encoder.d), np.float32)
     dense = as_vectors(embedded(coding, queries) if are_texts(queries) else queries)
+    if dense.ndim != 2:
+        raise ConfigError(
+            f"queries must be vectors of shape (m, {coding.encoder.d}), got {dense.shape}: use "
+            "query for a single one"
+        )
     return Asked(dense, coding.codes(dense, k, "the queries"))
 
 
@@ -94,6 +122,7 @@ def one_query(coding: Coding, queries: Queries, options: QueryOptions) -> dict[s
 
     Raises ConfigError unless `queries` holds exactly one.
     """
+    check_options(options)
     found = asked(coding, queries, options.get("k"))
     if len(found.codes) != 1:
         raise ConfigError(f"query takes one query, got {len(found.codes)}: use query_batch")
@@ -123,6 +152,7 @@ def batch_request(coding: Coding, queries: Queries, options: QueryOptions) -> Ba
     """Return the requests of `query_batch_points`, all with the same settings."""
     from qdrant_client import models
 
+    check_options(options)
     found = asked(coding, queries, options.get("k"))
     requests, places = [], []
     for row, code in enumerate(found.codes.to_qdrant()):

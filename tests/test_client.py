@@ -14,6 +14,8 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from qdrant_client.http.models import QueryResponse
 
 from csr_qdrant import Collection, CsrQdrant
+from csr_qdrant.codes import SparseCodes
+from csr_qdrant.deployment.attach import attach_on
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.requests import filtered
@@ -340,6 +342,41 @@ def test_settings_that_cannot_work(world: World, options: Any, message: str) -> 
     with pytest.raises(ConfigError, match=message):
         world.ours.query("c", world.vectors[0], **options)
     assert world.calls.made == []
+
+
+@pytest.mark.parametrize("name", ["query_filter", "limt"])
+def test_a_setting_that_there_is_not_is_never_left_out_silently(world: World, name: str) -> None:
+    options: Any = {name: 1}
+    words = "it is called filter here" if name == "query_filter" else "choose among"
+    for ask in (
+        lambda: world.ours.query("c", world.vectors[0], **options),
+        lambda: world.ours.query_batch("c", world.vectors[:2], **options),
+        lambda: world.ours.query_groups("c", world.vectors[0], "group", **options),
+    ):
+        with pytest.raises(ConfigError, match=f"no setting '{name}': {words}"):
+            ask()
+    assert world.calls.made == []
+
+
+def test_queries_of_other_shapes_and_codes_of_other_encoders(world: World) -> None:
+    with pytest.raises(ConfigError, match=r"shape \(m, 8\), got \(8,\): use query"):
+        world.ours.query_batch("c", world.vectors[0])
+    assert world.ours.query_batch("c", []) == []
+    other = SparseCodes.from_dense(np.eye(1, 33, dtype=np.float32))
+    with pytest.raises(CsrError, match="has 32 latents, got codes over 33"):
+        world.ours.query("c", other)
+    assert world.calls.made == []
+
+
+def test_check_finds_codes_of_vectors_at_another_norm(tiny_encoder: Encoder) -> None:
+    raw = QdrantClient(":memory:")
+    by_cosine = models.VectorParams(size=D, distance=models.Distance.COSINE)
+    raw.create_collection("c", vectors_config=by_cosine)
+    raw.upsert("c", [models.PointStruct(id=1, vector=dense_vectors(1)[0].tolist())])
+    attach_on(raw, "c", tiny_encoder)
+    CsrQdrant(raw, tiny_encoder, normalise=True).check("c")
+    with pytest.raises(CsrError, match=r"\(normalise\) = True, got False"):
+        CsrQdrant(raw, tiny_encoder).check("c")
 
 
 def test_queries_that_cannot_work(world: World) -> None:
