@@ -172,6 +172,20 @@ def test_of_many_points_a_sample_is_counted(docs: Collection) -> None:
     assert len(usage.dead) >= len(latent_usage(docs.store).dead)
 
 
+def test_a_sample_is_whole_behind_gaps_in_the_ids(make_store: MakeStore) -> None:
+    by_time = [str(uuid.UUID(int=(0x0190_0000_0000 << 80) + (i << 64) + 5)) for i in range(300)]
+    cases: list[list[Any]] = [[*range(299), 2**63], by_time]
+    for ids in cases:
+        store = make_store(Schema(h=4))
+        code = SparseCodes.from_dense(np.tile(np.eye(4, dtype=np.float32)[:1], (len(ids), 1)))
+        store.upsert(PointBatch(ids, code, None, [{}] * len(ids)))
+        drawn = [point.id for page in sample_points(store, 64) for point in page]
+        assert len(drawn) == len(set(drawn)) == 64
+        quarters = {ids.index(each) * 4 // len(ids) for each in drawn}
+        assert quarters == {0, 1, 2, 3}
+        store.close()
+
+
 @pytest.mark.parametrize("kind", ["numbers", "uuids", "both"])
 def test_a_sample_is_spread_over_the_ids(kind: str, make_store: MakeStore) -> None:
     n = 400
