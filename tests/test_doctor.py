@@ -13,7 +13,8 @@ import qdrant_edge
 from qdrant_client import QdrantClient, models
 
 from csr_qdrant import Collection
-from csr_qdrant.deployment.attach import attach
+from csr_qdrant.deployment import doctor_codes
+from csr_qdrant.deployment.attach import attach, attach_on
 from csr_qdrant.deployment.doctor import Diagnosis, diagnose, diagnose_on
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError, CsrError
@@ -78,7 +79,9 @@ def test_the_balance_is_that_of_the_codes(attached: Path, tiny_encoder: Encoder)
     )
 
 
-def test_a_long_list_and_dead_latents_are_named(tmp_path: Path) -> None:
+def test_a_long_list_and_dead_latents_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weight = np.zeros((16, 8), np.float32)
     weight[3] = ROWS[0]
     encoder = Encoder(
@@ -88,6 +91,9 @@ def test_a_long_list_and_dead_latents_are_named(tmp_path: Path) -> None:
         k=2,
     )
     attach(shard(tmp_path / "docs"), encoder)
+    few = texts(diagnose(tmp_path / "docs"), "warning")  # in which any list is long
+    assert not any("one list" in each or "postings" in each for each in few)
+    monkeypatch.setattr(doctor_codes, "FEWEST", 10)
     warnings = texts(diagnose(tmp_path / "docs"), "warning")
     assert any("one list, of latent 3, holds 100 % of the points" in each for each in warnings)
     assert any("15 of 16 latents are in no code of 300 points" in each for each in warnings)
@@ -245,3 +251,29 @@ def test_the_examples_of_the_docs_run(csr: Csr, attached: Path) -> None:
     commands = [line.split("#")[0].split()[1:] for line in shell[0].strip().splitlines()]
     assert [csr(*words).exit_code for words in commands] == [0, 0]
     exec(compile(python[0], "doctor.md", "exec"), {})
+
+
+def test_a_vector_of_another_model_under_the_old_name_is_told(tiny_encoder: Encoder) -> None:
+    client = QdrantClient(":memory:")
+    for name, size in (("old", 8), ("new", 16)):
+        metadata = client.get_collection("old").config.metadata if name == "new" else None
+        client.create_collection(
+            name,
+            vectors_config=models.VectorParams(size=size, distance=models.Distance.COSINE),
+            sparse_vectors_config={"csr": models.SparseVectorParams()} if metadata else None,
+            metadata=metadata,
+        )
+        vectors = np.random.default_rng(0).normal(size=(5, size)).tolist()
+        client.upsert(name, [models.PointStruct(id=i, vector=v) for i, v in enumerate(vectors)])
+        if name == "old":
+            attach_on(client, "old", tiny_encoder)
+    code = models.SparseVector(indices=[1], values=[1.0])
+    client.update_vectors("new", [models.PointVectors(id=1, vector={"csr": code})])
+    found = diagnose_on(client, "new", tiny_encoder)
+    assert any("has 16 dimensions" in each for each in texts(found, "problem"))
+    assert found.metrics["csr_sample_codes_compared"] == 0
+
+
+def test_a_collection_that_is_missing_is_not_up(tiny_encoder: Encoder) -> None:
+    found = diagnose_on(QdrantClient(":memory:"), "nothing", tiny_encoder)
+    assert not found.healthy and found.metrics["csr_up"] == 0

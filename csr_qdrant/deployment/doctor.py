@@ -109,15 +109,15 @@ def _server(
     chart: Chart, client: "QdrantClient", name: str, encoder: Encoder | None, sample: int
 ) -> None:
     from csr_qdrant.stores import server_config as config
-    from csr_qdrant.stores.server import ServerStore
+    from csr_qdrant.stores.server import READS, ServerStore
     from csr_qdrant.stores.server_errors import server_errors
     from csr_qdrant.stores.server_writer import ServerCodeWriter
 
     location = f"collection {name!r} {config.address(client)}"
     started = time.perf_counter()
     with server_errors(location, client.init_options.get("api_key")):
-        version = machine.server_version(client)
-        chart.metrics |= {"csr_up": 1, "csr_connect_ms": 1e3 * (time.perf_counter() - started)}
+        version = READS.call(lambda: machine.server_version(client))
+        chart.metrics["csr_connect_ms"] = 1e3 * (time.perf_counter() - started)
         chart.facts["server"] = version
         chart.features |= machine.server_features(version)
     if not chart.features["named_vector_creation"]:
@@ -127,6 +127,7 @@ def _server(
             "(1.18 can): upgrade it, or put its vectors into a new one with csr index",
         )
     reader = ServerCodeWriter.open(client, name)  # which only counts here
+    chart.metrics["csr_up"] = 1
     schema = reader.schema()
     if schema is None:
         _say_bare(chart, location)

@@ -1,5 +1,7 @@
 """Checks of a sample of stored codes: whether they are right, and what a search in them costs."""
 
+from functools import partial
+
 import numpy as np
 
 from csr_qdrant.deployment.attach_codes import Coder, compare
@@ -16,6 +18,7 @@ ENCODED = 1000  # codes at most that are made once more
 NORM_TOLERANCE = 0.02  # of an engine that keeps values in 16 bits
 DEAD = 0.2  # share of latents without postings from which it is worth a word
 LONG = 0.05  # share of the points in one list
+FEWEST = 1000  # sampled points whose lists tell whether they are long, and searches dear
 COSTLY = 0.3  # postings a query, as a share of the points
 
 
@@ -34,7 +37,7 @@ def check_codes(
         seen += len(coded)
         invalid += sum(not _is_valid(point, identity) for point in coded)
         if coder is not None and coded:
-            vectors = coder.vectors([_coded(point) for point in coded])
+            vectors = coder.vectors(list(map(_coded, filter(partial(_fits, identity), coded))))
             compared += len(vectors.ids)
             wrong += compare(vectors, coder.encode(vectors)).wrong
     chart.metrics |= {
@@ -55,6 +58,11 @@ def check_codes(
             f"{wrong:,} of {compared:,} codes in a sample do not belong to the points' dense "
             "vectors, which have changed since: run csr attach again",
         )
+
+
+def _fits(identity: Identity, point: StoredPoint) -> bool:
+    """Tell whether a point has a vector that the encoder takes: not one of another model, since."""
+    return point.dense is not None and len(point.dense) == identity.d
 
 
 def _is_valid(point: StoredPoint, identity: Identity) -> bool:
@@ -104,6 +112,8 @@ def _say(chart: Chart, usage: Usage, longest: float, postings: float) -> None:
             f"{dead:,} of {h:,} latents are in no code of {usage.sampled:,} points: an encoder "
             "trained on vectors like these, or with fewer latents, uses its bytes better",
         )
+    if usage.sampled < FEWEST:  # where one point more makes a list long, and nothing is dear
+        return
     if longest > LONG:
         latent = int(usage.documents.argmax())
         chart.warn(
