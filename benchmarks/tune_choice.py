@@ -4,8 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from csr_qdrant.benchmarks.tune import Measured
 from csr_qdrant.errors import ConfigError
 
@@ -63,7 +61,7 @@ def chosen(found: Sequence[Measured], target: Target) -> Choice:
 def front(found: Sequence[Measured]) -> Iterator[Measured]:
     """Yield the settings that no other beats in both recall and median latency, fastest first."""
     best = -1.0
-    for each in sorted(found, key=lambda m: (np.median(m.seconds[0::2]), -m.recalls[0::2].mean())):
+    for each in sorted(found, key=lambda m: (m.half(0).latency.p50_ms, -m.recalls[0::2].mean())):
         if (recall := float(each.recalls[0::2].mean())) > best:
             best = recall
             yield each

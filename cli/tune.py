@@ -10,10 +10,12 @@ import typer
 from csr_qdrant.cli.opening import open_vectors
 from csr_qdrant.cli.options import AsJson, Quiet, configured
 from csr_qdrant.cli.output import Output, table
-from csr_qdrant.cli.places import Place, ServerSettings, place_of
+from csr_qdrant.cli.places import Place, ServerPlace, ServerSettings, place_of
 from csr_qdrant.cli.rows import about
+from csr_qdrant.collection import Collection
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.identity import Identity
 
 if TYPE_CHECKING:
     from csr_qdrant.benchmarks.tune import Measured, Questions
@@ -93,8 +95,7 @@ def tune(
     target = Target(recall=recall, p95_ms=settings.p95_ms)
     with closing(place_of(folder, server)) as place:
         asked = _questions(place, settings, out)
-        encoder = Encoder.load(settings.encoder) if settings.encoder else None
-        with place.open(encoder) as collection:
+        with _opened(place, settings.encoder) as collection:
             tried = grid(collection, settings.limit, settings.k, settings.candidates)
             rounds = len(asked.vectors) + 5
             with out.progress(f"{len(tried)} settings", rounds, "queries") as progress:
@@ -126,6 +127,17 @@ def _questions(place: Place, settings: TuneSettings, out: Output) -> "Questions"
     with open_vectors(place, schema.dense_name) as points:
         out.note("looking for the exact neighbours of the queries")
         return questions(points, settings.queries, settings.limit, given=given, seed=settings.seed)
+
+
+def _opened(place: Place, encoder: Path | None) -> Collection:
+    """Open the collection, on a server so that a bad moment does not end a long run."""
+    given = Encoder.load(encoder) if encoder else None
+    if not isinstance(place, ServerPlace) or given is None:
+        return place.open(given)
+    from csr_qdrant.benchmarks.tune_server import PatientStore
+
+    store = PatientStore.open(place.client, place.collection)
+    return Collection(store, given, Identity.from_metadata(store.metadata(), store.location))
 
 
 def _vectors(path: Path) -> Any:

@@ -2,17 +2,19 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from qdrant_client import QdrantClient, models
 
 from csr_qdrant import Collection
+from csr_qdrant.benchmarks import tune_server
 from csr_qdrant.benchmarks.neighbours import exact_neighbours
 from csr_qdrant.benchmarks.tune import (
     Measured,
-    Postings,
     Questions,
     Setting,
     grid,
@@ -20,12 +22,20 @@ from csr_qdrant.benchmarks.tune import (
     questions,
 )
 from csr_qdrant.benchmarks.tune_choice import Target, chosen, front
-from csr_qdrant.encoder import Encoder
+from csr_qdrant.benchmarks.tune_codes import Postings
+from csr_qdrant.benchmarks.tune_server import PatientStore
+from csr_qdrant.deployment.attach import attach_on
+from csr_qdrant.encoder import Encoder, unit_rows
 from csr_qdrant.errors import ConfigError
+from csr_qdrant.identity import Identity
 from csr_qdrant.sources.collection_points import CollectionVectors
+from csr_qdrant.stores.server import connect
+from csr_qdrant.stores.server_errors import RetryPolicy
 
 sys.path.insert(0, str(Path(__file__).parent))
 from engines import open_client
+from rest_faults import Shares
+from rest_server import RestServer
 
 D, N = 8, 120
 
@@ -58,6 +68,10 @@ def opened(
     client.close()
 
 
+def postings(collection: Collection, asked: Questions) -> Postings:
+    return Postings.of(collection, asked.documents, asked.vectors, asked.points)
+
+
 # --- questions ----------------------------------------------------------------------------------
 
 
@@ -65,7 +79,7 @@ def test_sampled_points_are_asked_without_themselves(opened: Any) -> None:
     with opened[0]() as points:
         asked = questions(points, 30, 5)
     assert len(asked.vectors) == len(set(asked.own)) == 30
-    assert asked.points == N and len(asked.documents) == N
+    assert asked.points == N and sorted(map(int, asked.documents)) == list(range(N))
     right = exact_neighbours(asked.vectors, rows(), 6).rows
     for own, near, expected in zip(asked.own, asked.right, right, strict=True):
         assert expected[0] == own
@@ -124,12 +138,12 @@ def test_postings_are_the_lengths_of_the_lists_that_a_query_touches(folder: Path
         codes = collection.encoder.encode(rows()).to_dense() > 0
         queries = collection.encoder.encode(asked.vectors, 2).to_dense() > 0
         expected = (queries @ codes.sum(axis=0)).mean()
-        assert Postings.of(collection, asked).touched(2) == pytest.approx(expected)
+        assert postings(collection, asked).touched(2) == pytest.approx(expected)
 
 
 def test_a_query_without_a_code_finds_nothing(folder: Path) -> None:
     asked = Questions(
-        np.zeros((20, D), np.float32), [None] * 20, [frozenset({1})] * 20, [1] * 20, rows(), N
+        np.zeros((20, D), np.float32), [None] * 20, [frozenset({1})] * 20, [1] * 20, [*range(N)], N
     )
     with Collection.open(folder) as collection:
         (found,) = measured(collection, asked, [Setting(4, 0)], 5)
@@ -146,6 +160,85 @@ def test_the_grid_lies_around_the_documents_k(folder: Path) -> None:
             grid(collection, 10, [33])
         with pytest.raises(ConfigError, match="candidates must be at least 0, got -1"):
             grid(collection, 10, [3], [-1])
+
+
+def test_codes_of_vectors_whose_norms_are_lost_are_not_asked(tmp_path: Path) -> None:
+    random = np.random.default_rng(7)
+    encoder = Encoder(
+        weight=random.normal(size=(32, D)).astype(np.float32),
+        latent_bias=2 * random.normal(size=32).astype(np.float32),
+        pre_bias=np.zeros(D, np.float32),
+        k=4,
+    )
+    long = 10 * rows()
+    with Collection.create(tmp_path / "c", encoder, keep_dense=True) as collection:
+        collection.add(range(N), vectors=long)
+    with CollectionVectors.open(tmp_path / "c") as points:
+        sampled, given = questions(points, 30, 5), questions(points, 30, 5, given=long[:30])
+    with Collection.open(tmp_path / "c") as collection:
+        with pytest.raises(ConfigError, match=r"norms are lost, .* give some with --vectors"):
+            measured(collection, sampled, [Setting(4, 0)], 5)
+        assert measured(collection, given, [Setting(4, 0)], 5)[0].recalls.any()
+        # Lists are those of the codes that are stored, not of the vectors at norm 1.
+        codes = encoder.encode(long).to_dense() > 0
+        queries = encoder.encode(given.vectors, 4).to_dense() > 0
+        expected = (queries @ codes.sum(axis=0)).mean()
+        assert postings(collection, given).touched(4) == pytest.approx(expected)
+
+
+def test_queries_of_a_collection_by_cosine_touch_the_lists_of_their_directions(
+    tiny_encoder: Encoder,
+) -> None:
+    encoder = replace(tiny_encoder, latent_bias=np.linspace(-2, 2, 32, dtype=np.float32))
+    client = QdrantClient(":memory:")
+    client.create_collection("c", models.VectorParams(size=D, distance=models.Distance.COSINE))
+    docs = [models.PointStruct(id=i, vector=row) for i, row in enumerate(rows().tolist())]
+    client.upsert("c", docs)
+    attach_on(client, "c", encoder)
+    given = 20 * rows(25, seed=4)
+    with CollectionVectors.open_on(client, "c") as points:
+        asked = questions(points, 7, 5, given=given)
+    codes = encoder.encode(unit_rows(rows())).to_dense() > 0
+    queries = encoder.encode(unit_rows(given), 2).to_dense() > 0
+    expected = (queries @ codes.sum(axis=0)).mean()
+    collection = Collection.open_on(client, "c", encoder)
+    assert postings(collection, asked).touched(2) == pytest.approx(expected)
+
+
+def test_a_repeated_search_is_asked_again_for_its_time(
+    tiny_encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RestServer() as server:
+        check_repeated(server, tiny_encoder, monkeypatch)
+
+
+def check_repeated(
+    server: RestServer, tiny_encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune_server, "PATIENT", RetryPolicy(attempts=30, first_s=0.2, longest_s=1))
+    client = connect(server.url)
+    Collection.create_on(client, "c", tiny_encoder, keep_dense=True).add(range(N), vectors=rows())
+    store = PatientStore.open(client, "c")
+    collection = Collection(store, tiny_encoder, Identity.of(tiny_encoder, None, None))
+    with CollectionVectors.open_on(client, "c") as points:
+        asked = questions(points, 20, 5)
+    (quiet,) = measured(collection, asked, [Setting(4, 0)], 5)
+    assert store.repeats == 0
+    server.faults.shares = Shares(drop_before=0.1, drop_after=0.1)
+    (found,) = measured(collection, asked, [Setting(4, 0)], 5)
+    server.faults.shares = Shares()
+    assert store.repeats > 0
+    assert np.array_equal(found.recalls, quiet.recalls)
+    timed = found.seconds[np.isfinite(found.seconds)]
+    assert len(timed) >= 15 and timed.max() < 0.1  # the least pause
+
+
+def test_seconds_that_are_not_known_are_left_out() -> None:
+    half = Measured(Setting(1, 0), np.ones(4), np.array([0.001, 9, np.nan, 9]), 1.0).half(0)
+    assert half.latency.p95_ms == pytest.approx(1)
+    none = Measured(Setting(1, 0), np.ones(4), np.full(4, np.nan), 1.0)
+    assert none.half(0).latency.p50_ms == np.inf
+    assert not chosen([none], Target(p95_ms=1.0)).reached
 
 
 # --- choosing -----------------------------------------------------------------------------------
