@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from qdrant_client import models
 
 from csr_qdrant.embedders import CallableEmbedder

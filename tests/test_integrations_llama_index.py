@@ -1,6 +1,7 @@
 """LlamaIndex's own index and vector store over codes beside dense vectors."""
 
 import asyncio
+import pickle
 from typing import Any
 
 import numpy as np
@@ -164,3 +165,14 @@ def test_a_pipeline_of_ingestion_embeds_once(encoder: Encoder) -> None:
     pipeline.run(nodes=nodes)
     pipeline.run(nodes=nodes)  # again: nothing is embedded
     assert backbone._documents == [TEXTS]
+
+
+def test_all_parts_can_be_pickled(encoder: Encoder) -> None:
+    made = csr_embeddings(encoder, Counting())
+    again: CsrEmbeddings = pickle.loads(pickle.dumps(made))
+    assert again.sparse_doc_fn(TEXTS) == made.sparse_doc_fn(TEXTS)
+    assert again.embed_model.get_query_embedding(QUERY) == (
+        made.embed_model.get_query_embedding(QUERY)
+    )
+    made.sparse_query_fn([QUERY])
+    assert again.sparse_query_fn([QUERY]) == made.sparse_query_fn([QUERY])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,19 @@ def test_chosen_payload_and_kept_dense_vectors(tiny_encoder: Encoder, client: Qd
     assert collection.search(X[1], limit=1, rescore=3)[0].id == "b"
 
 
+def test_times_are_texts_that_qdrant_reads(tiny_encoder: Encoder, client: QdrantClient) -> None:
+    Collection.create_on(client, "ray", tiny_encoder)
+    times = np.array(["2020-01-02T03:04:05.5", "NaT"], "datetime64[ns]")
+    write = CsrWrite("ray", tiny_encoder, connect=lambda: client)
+    write({"id": np.arange(2), "vector": X[:2], "at": times})
+    found = Collection.open_on(client, "ray", tiny_encoder).get([0, 1])
+    kept = {id: point.payload["at"] for id, point in found.items()}
+    assert kept == {0: "2020-01-02T03:04:05.500000000Z", 1: None}
+    since = models.DatetimeRange(gte=datetime(2020, 1, 2, 3, tzinfo=UTC))
+    later = models.Filter(must=[models.FieldCondition(key="at", range=since)])
+    assert client.count("ray", later).count == 1
+
+
 def test_attached_codes_leave_all_else_alone(tiny_encoder: Encoder, client: QdrantClient) -> None:
     Collection.create_on(client, "theirs", tiny_encoder, keep_dense=True)
     collection = Collection.open_on(client, "theirs", tiny_encoder)
@@ -129,6 +143,9 @@ def test_what_cannot_be_encoded_or_written_is_refused(
         CsrEncode(tiny_encoder)({"vector": _lists([1.0, 2.0], [1.0])})
     with pytest.raises(CsrError, match="takes vectors of shape"):
         CsrEncode(tiny_encoder)({"vector": X[:, :5]})
+    for normalise in (False, True):
+        with pytest.raises(CsrError, match="must be numbers, got <U1"):
+            CsrEncode(tiny_encoder, normalise=normalise)({"vector": np.full((2, 8), "a")})
     with pytest.raises(ConfigError, match="give one of url and connect"):
         CsrWrite("ray", tiny_encoder)
     with pytest.raises(CsrError, match="there is no collection 'ray'"):

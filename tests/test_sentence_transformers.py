@@ -190,3 +190,17 @@ def test_replacing_a_pipeline_needs_permission(backbone: Path, tmp_path: Path) -
     export_pipeline(replace(encoder_of(), k=2), tmp_path / "pipeline", uri, overwrite=True)
     assert import_pipeline(tmp_path / "pipeline").k == 2
     assert [path.name for path in tmp_path.iterdir()] == ["pipeline"]
+
+
+def test_an_open_model_is_exported_as_it_is(backbone: Path, tmp_path: Path) -> None:
+    dense = SentenceTransformer(str(backbone), device="cpu", truncate_dim=9)
+    export_pipeline(encoder_of(9), tmp_path / "pipeline", dense)
+    model = SparseEncoder(str(tmp_path / "pipeline"), device="cpu")
+    vectors = dense.encode_query(TEXTS, normalize_embeddings=True)
+    expected = encoder_of(9).encode(vectors).to_dense()
+    np.testing.assert_allclose(their_codes(model, TEXTS, "query"), expected, atol=1e-5)
+    assert dense.truncate_dim == 9
+    for other in (backbone, [dense], load_embedder(f"sentence-transformers:{backbone}", "cpu")):
+        with pytest.raises(ConfigError, match="backbone must be a SentenceTransformer or the URI"):
+            export_pipeline(encoder_of(), tmp_path / "other", other)
+    assert not (tmp_path / "other").exists()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,8 +101,8 @@ def csr_embeddings(
     )
     return CsrEmbeddings(
         SharedEmbedding(coder.dense, **_fields(embed_model, coder.coder.encoder)),
-        lambda texts: _columns(coder.documents(texts)),
-        lambda texts: _columns(coder.queries(texts)),
+        partial(_coded, coder.documents),  # no lambdas, since those cannot be pickled
+        partial(_coded, coder.queries),
     )
 
 
@@ -140,8 +141,10 @@ def _fields(embed_model: Any, encoder: Encoder) -> dict[str, Any]:
     }
 
 
-def _columns(codes: SparseCodes) -> tuple[list[list[int]], list[list[float]]]:
-    rows = list(codes.to_lists())
+def _coded(
+    codes_of: Callable[[list[str]], SparseCodes], texts: list[str]
+) -> tuple[list[list[int]], list[list[float]]]:
+    rows = list(codes_of(texts).to_lists())
     return [indices for indices, _ in rows], [values for _, values in rows]
 
 

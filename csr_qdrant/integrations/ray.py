@@ -5,7 +5,7 @@ imported here.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,15 +14,23 @@ import numpy as np
 import numpy.typing as npt
 
 from csr_qdrant.closing import Closing
-from csr_qdrant.codes import SparseCodes
 from csr_qdrant.collection import Collection
 from csr_qdrant.encoder import Encoder
-from csr_qdrant.errors import ConfigError, CsrError
-from csr_qdrant.integrations.texts import at_norm_1
+from csr_qdrant.errors import ConfigError
+from csr_qdrant.integrations.ray_columns import (
+    Batch,
+    codes_of_columns,
+    codes_to_columns,
+    column_of,
+    float32_at_norm_1,
+    matrix_of,
+    plain,
+    plain_column,
+)
 from csr_qdrant.points import Rows, directed_codes, make_points
 from csr_qdrant.stores.base import PointBatch
 
-Batch = Mapping[str, npt.NDArray[Any]]  # a column each, as with batch_format="numpy"
+__all__ = ["CsrEncode", "CsrWrite", "codes_of_columns", "codes_to_columns"]
 
 KEY_VARIABLE = "QDRANT_API_KEY"
 POINTS_PER_REQUEST = 256
@@ -64,8 +72,8 @@ class CsrEncode:
 
         Raises CsrError if the column is missing or holds no vectors of the encoder's dimension.
         """
-        dense = _matrix(batch, self.vector)
-        rows = _float32_at_norm_1(dense) if self.normalise else dense
+        dense = matrix_of(batch, self.vector)
+        rows = float32_at_norm_1(dense) if self.normalise else dense
         raw = self.encoder.encode(rows, self.k, device=self.device, name=self.vector)
         codes = directed_codes(raw, np.asarray(dense.any(axis=1)))
         kept = {name: each for name, each in batch.items() if name != self.vector}
@@ -141,10 +149,10 @@ class CsrWrite(Closing):
         attached = self.collection.store.schema.attached
         keep_dense = self.collection.keeps_dense and not attached
         codes = None if keep_dense else codes_of_columns(batch, self.code, self.encoder.h)
-        dense = _matrix(batch, self.vector) if codes is None else None
+        dense = matrix_of(batch, self.vector) if codes is None else None
         rows = Rows(
-            ids=_column(batch, self.id).tolist(),
-            vectors=_float32_at_norm_1(dense) if self.normalise and dense is not None else dense,
+            ids=column_of(batch, self.id).tolist(),
+            vectors=float32_at_norm_1(dense) if self.normalise and dense is not None else dense,
             codes=codes,
             payloads=None if attached else self._payloads(batch),
             name=self.vector,
@@ -163,9 +171,9 @@ class CsrWrite(Closing):
         )
         if not names:
             return None
-        columns = [_column(batch, name).tolist() for name in names]
+        columns = [plain_column(column_of(batch, name)) for name in names]
         return [
-            dict(zip(names, map(_plain, row), strict=True)) for row in zip(*columns, strict=True)
+            dict(zip(names, map(plain, row), strict=True)) for row in zip(*columns, strict=True)
         ]
 
     def _update(self, points: PointBatch) -> None:
@@ -190,58 +198,6 @@ class CsrWrite(Closing):
 
         with server_errors(self.collection.store.location, os.environ.get(KEY_VARIABLE)):
             RetryPolicy(attempts=10).call(write)
-
-
-def codes_to_columns(codes: SparseCodes, name: str) -> dict[str, npt.NDArray[Any]]:
-    """Return codes as two columns of arrays, `NAME_indices` and `NAME_values`."""
-    indices = np.empty(len(codes), object)
-    values = np.empty(len(codes), object)
-    for row, code in enumerate(codes.rows()):
-        indices[row], values[row] = code.indices.astype(np.int64), code.values
-    return {f"{name}_indices": indices, f"{name}_values": values}
-
-
-def codes_of_columns(batch: Batch, name: str, h: int) -> SparseCodes | None:
-    """Return the codes in two columns as `codes_to_columns` makes them, None without them.
-
-    Raises CsrError if they are no codes over `h` latents.
-    """
-    indices, values = batch.get(f"{name}_indices"), batch.get(f"{name}_values")
-    if indices is None or values is None:
-        return None
-    lengths = [len(each) for each in indices]
-    latents = np.concatenate([np.zeros(0, np.int64), *(np.asarray(i, np.int64) for i in indices)])
-    if len(latents) and (latents.min() < 0 or latents.max() >= h):
-        raise CsrError(f"codes in {name}_indices must be latents below {h}: encode them anew")
-    weights = np.concatenate([np.zeros(0, np.float32), *(np.asarray(v) for v in values)])
-    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return SparseCodes(indptr, latents.astype(np.uint32), weights.astype(np.float32), h)
-
-
-def _column(batch: Batch, name: str) -> npt.NDArray[Any]:
-    if name not in batch:
-        raise CsrError(f"batches have no column {name!r} (they have {', '.join(batch)}): name it")
-    return np.asarray(batch[name])
-
-
-def _matrix(batch: Batch, name: str) -> npt.NDArray[Any]:
-    """Return a column of vectors as (n, d); Ray gives lists of equal lengths as objects, too."""
-    column = _column(batch, name)
-    if column.dtype != object:
-        return column
-    try:
-        return np.stack([np.asarray(each, np.float32) for each in column])
-    except (TypeError, ValueError) as error:
-        raise CsrError(f"column {name!r} must hold vectors of equal length: {error}") from None
-
-
-def _float32_at_norm_1(dense: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # infinity is for the encoder to report
-        return at_norm_1(np.asarray(dense, np.float32))
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _connect(url: str | None) -> Any:

@@ -137,7 +137,7 @@ def _backbone(encoder: Encoder, given: Any, device: str | None) -> tuple[list[An
     if uri is None:
         raise ConfigError("the encoder remembers no embedder: pass the backbone of the pipeline")
     if not isinstance(uri, str):
-        return _normalised(list(uri)), _settings(uri)
+        return _modules(_checked_model(uri)), _settings(uri)
     scheme, _, rest = uri.partition(":")
     if scheme == SCHEME:
         known = SparseEncoderBackbone(rest, device)
@@ -148,11 +148,26 @@ def _backbone(encoder: Encoder, given: Any, device: str | None) -> tuple[list[An
             f"backbone {DENSE_SCHEME}:NAME-or-PATH that makes the same vectors"
         )
     embedder = SentenceTransformerEmbedder(rest, device)
-    model = embedder.model
+    return _modules(embedder.model), _settings(embedder.model, embedder.prompt)
+
+
+def _checked_model(given: Any) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    if not isinstance(given, SentenceTransformer):
+        raise ConfigError(
+            f"backbone must be a SentenceTransformer or the URI of an embedder, got "
+            f"{type(given).__name__}: write {DENSE_SCHEME}:NAME-or-PATH"
+        )
+    return given
+
+
+def _modules(model: Any) -> list[Any]:
+    """Return modules that make a model's vectors at norm 1, and truncated if it does that."""
     modules = list(model)
     if model.truncate_dim is not None:
         modules.append(_first_dimensions(model.truncate_dim, _width(model)))
-    return _normalised(modules), _settings(model, embedder.prompt)
+    return _normalised(modules)
 
 
 def _settings(model: Any, prompt: str | None = None) -> dict[str, Any]:
