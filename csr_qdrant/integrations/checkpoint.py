@@ -18,6 +18,7 @@ from csr_qdrant.errors import CsrError, MissingExtraError
 from csr_qdrant.sources.files import existing_file, reason
 
 WEIGHTS = ("encoder.weight", "decoder.linear.weight")
+UNTIED = "decoder.weight"  # (d, h), of a decoder that is a layer of its own
 BIASES = ("latent_bias", "pre_bias")
 STEPS = "stats_last_nonzero"
 
@@ -30,11 +31,13 @@ def read_checkpoint(path: Path, k: int) -> Encoder:
     """
     state = _state(existing_file(path))
     weights = [_array(state[name], path) for name in WEIGHTS if name in state]
+    if weights and UNTIED in state:
+        weights.append(_array(state[UNTIED], path).T)
     missing = [name for name in BIASES if name not in state]
     if missing or not weights:
         lacks = ", ".join([*([] if weights else [WEIGHTS[0]]), *missing])
         raise CsrError(f"{path} is no checkpoint of CSR, it lacks {lacks}: name another file")
-    if len(weights) == 2 and not np.array_equal(weights[0], weights[1]):
+    if any(not np.array_equal(weights[0], other) for other in weights[1:]):
         raise CsrError(
             f"{path} has a decoder of its own, codes here have tied weights: train with them"
         )
@@ -62,12 +65,17 @@ def _state(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files make its reader of pickles raise nearly anything
         raise CsrError(
-            f"{path} cannot be read as tensors alone ({reason(error)}): save its state_dict anew"
+            f"{path} cannot be read as tensors alone ({_first(error)}): save its state_dict anew"
         ) from error
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping):
         raise CsrError(f"{path} is no checkpoint of CSR, it holds no state_dict: name another file")
     return {str(name).removeprefix("module."): value for name, value in state.items()}
+
+
+def _first(error: Exception) -> str:
+    """Return the reason without the advice that torch adds: to run what the file says."""
+    return reason(error).partition(". ")[0]
 
 
 def _array(value: Any, path: Path) -> npt.NDArray[np.float32]:
