@@ -199,6 +199,24 @@ def test_local_paths_are_cut() -> None:
     assert public_info(kept) == kept
 
 
+def test_relative_paths_are_cut_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "data": {"source": "secret-project/v.npy"},
+        "embedder": "sentence-transformers:me/model",
+    }
+    assert public_info(given)["data"] == {"source": "v.npy"}
+    assert public_info(given)["embedder"] == given["embedder"]  # a name on the hub
+    (tmp_path / "me" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)  # here it is a folder, which is what would have been loaded
+    assert public_info(given)["embedder"] == "sentence-transformers:model"
+    server = {"source": "collection 'docs' at http://localhost:6333"}
+    assert public_info(server) == server
+    assert public_info({"source": None, "long": "a/" * 4000}) == {
+        "source": None,
+        "long": "a/" * 4000,
+    }
+
+
 # --- the command ----------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from csr_qdrant.interchange import CONFIG, INFO, MODULES, WEIGHTS, module_folder
 
 PREFIX = "hf:"
 CARD = "README.md"
+SOURCE = "source"  # key under which training records where its vectors came from
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _NOT_OURS = {".gitattributes", ".gitignore", "LICENSE", "LICENSE.md"}  # the hub's, left alone
 
@@ -105,10 +106,20 @@ def parsed_name(name: str) -> tuple[str, str | None]:
 def public_info(value: Any) -> Any:
     """Return what `csr.json` holds, with local paths cut to their last part."""
     if isinstance(value, dict):
-        return {key: public_info(each) for key, each in value.items()}
+        return {
+            key: _file_name(each) if key == SOURCE else public_info(each)
+            for key, each in value.items()
+        }
     if isinstance(value, list):
         return [public_info(each) for each in value]
     return _without_folders(value) if isinstance(value, str) else value
+
+
+def _file_name(source: Any) -> Any:
+    """Return where vectors came from without folders: a relative path looks like OWNER/NAME."""
+    if not isinstance(source, str) or "://" in source:
+        return public_info(source)
+    return PureWindowsPath(source).name
 
 
 def _without_folders(text: str) -> str:
@@ -122,7 +133,15 @@ def _is_local(text: str) -> bool:
     return (
         text.startswith(("/", "~", "./", "../", "\\"))
         or re.match(r"[A-Za-z]:[\\/]", text) is not None
+        or ("/" in text and _exists(text.partition("?")[0]))
     )
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # too long for a path, or with a null byte
+        return False
 
 
 # --- talking to the hub ---------------------------------------------------------------------------
