@@ -248,9 +248,11 @@ def _check_finite(block: F32, first_row: int, name: str) -> None:
 
 
 def unit_rows(rows: F32) -> F32:
-    """Return rows, (n, d), at norm 1; rows of zeros stay."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    made: F32 = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+    """Return rows, (n, d), at norm 1; rows of zeros stay, NaN and infinity become NaN."""
+    # In float64, since squares may leave the range of float32.
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))[:, None]
+    with np.errstate(invalid="ignore"):  # infinity becomes NaN, and `encode` reports it
+        made: F32 = np.divide(rows, norms, out=np.zeros_like(rows), where=norms != 0)
     return made
 
 

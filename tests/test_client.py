@@ -368,6 +368,23 @@ def test_queries_of_other_shapes_and_codes_of_other_encoders(world: World) -> No
     assert world.calls.made == []
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_vectors_at_norm_1_are_refused_for_nan_as_others_are(
+    tiny_encoder: Encoder, value: float
+) -> None:
+    raw: Any = Calls(QdrantClient(":memory:"))
+    ours = CsrQdrant(raw, tiny_encoder, normalise=True)
+    vector = [1.0] * (D - 1) + [value]
+    with pytest.raises(CsrError, match="point 1 has a vector with NaN"):
+        ours.upsert("c", [models.PointStruct(id=1, vector=vector)])
+    with pytest.raises(CsrError, match="row 0 of the queries holds NaN"):
+        ours.query("c", np.array(vector))
+    assert raw.made == []
+    # A long vector has a direction, though its squares are beyond float32.
+    (long,) = ours.coding.codes(np.full((1, D), 1e30, np.float32), None, "it").to_qdrant()
+    assert long == expected_codes(tiny_encoder, np.full(D, D**-0.5, np.float32))[0]
+
+
 def test_check_finds_codes_of_vectors_at_another_norm(tiny_encoder: Encoder) -> None:
     raw = QdrantClient(":memory:")
     by_cosine = models.VectorParams(size=D, distance=models.Distance.COSINE)
