@@ -123,10 +123,27 @@ def _questions(place: Place, settings: TuneSettings, out: Output) -> "Questions"
             f"{place.name} keeps no dense vectors, so there is nothing to hold codes against: "
             "index with --keep-dense, or measure with `csr bench`"
         )
+    _check_encoder(place, settings, existing.identity)
     given = _vectors(settings.vectors) if settings.vectors else None
+    if given is not None and given.shape[1] != schema.dense_dim:
+        raise ConfigError(
+            f"{settings.vectors} has vectors of {given.shape[1]} dimensions, {place.name} of "
+            f"{schema.dense_dim}: make them with the same embedder"
+        )
     with open_vectors(place, schema.dense_name) as points:
         out.note("looking for the exact neighbours of the queries")
         return questions(points, settings.queries, settings.limit, given=given, seed=settings.seed)
+
+
+def _check_encoder(place: Place, settings: TuneSettings, identity: Identity) -> None:
+    """Refuse what cannot work before a server looks at every point, which takes its time."""
+    if settings.encoder is not None:
+        identity.check(Encoder.load(settings.encoder), place.name)
+    elif isinstance(place, ServerPlace):
+        raise ConfigError(f"{place.name} keeps no encoder: pass --encoder, its folder")
+    for k in settings.k:
+        if not 1 <= k <= identity.h:
+            raise ConfigError(f"k must be in 1..{identity.h} (the number of latents), got {k}")
 
 
 def _opened(place: Place, encoder: Path | None) -> Collection:
@@ -148,7 +165,12 @@ def _vectors(path: Path) -> Any:
     blocks = [block.vectors for block in open_source(path).blocks(4096)]
     if not blocks or any(block is None for block in blocks):
         raise CsrError(f"{path} holds no vectors: give a file of dense vectors")
-    return np.concatenate([np.asarray(block, np.float32) for block in blocks])
+    vectors = np.concatenate([np.asarray(block, np.float32) for block in blocks])
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        bad = int(np.argmin(finite))
+        raise CsrError(f"row {bad} of {path} holds NaN or an infinity: mend or remove it")
+    return vectors
 
 
 # --- showing ----------------------------------------------------------------------------------

@@ -366,3 +366,23 @@ def test_refusals(
     ran = csr("tune", folder.parent / arguments[0], *arguments[1:])
     assert ran.exit_code == code, ran.stderr
     assert message in " ".join(ran.stderr.split())
+
+
+def test_queries_that_cannot_be_asked_are_refused_before_any_search(
+    csr: Callable[..., Any], folder: Path, tmp_path: Path
+) -> None:
+    bad = rows(30)
+    bad[3, 1] = np.nan
+    np.save(tmp_path / "nan.npy", bad)
+    np.save(tmp_path / "wide.npy", np.ones((30, D + 1), np.float32))
+    tiny = Encoder.load(folder / "encoder")
+    replace(tiny, weight=2 * tiny.weight).save(tmp_path / "other")
+    for arguments, message in (
+        (["--vectors", tmp_path / "nan.npy"], "row 3 of"),
+        (["--vectors", tmp_path / "wide.npy"], f"has vectors of {D + 1} dimensions"),
+        (["--encoder", tmp_path / "other"], "was made with encoder"),
+        (["--k", "33"], "k must be in 1..32"),
+    ):
+        ran = csr("tune", folder, *arguments)
+        assert ran.exit_code in (1, 2) and message in " ".join(ran.stderr.split())
+        assert "looking for the exact neighbours" not in ran.stderr
