@@ -44,6 +44,7 @@ from attached_texts import (
     check_codes,
     embed,
     raw_codes_differ,
+    stored_codes,
 )
 
 EMBEDDER = CallableEmbedder(embed, D, "nine times too long")
@@ -215,12 +216,12 @@ def test_ray_encodes_what_was_attached() -> None:
 def test_ray_writes_what_was_attached(encoded: bool) -> None:
     client = attached([{}] * N)
     before = client.retrieve("docs", list(range(N)), with_vectors=[""])
-    expected = CsrEncode(ENCODER, normalise=True)({"vector": ROWS})
+    expected = stored_codes(client)
     client.delete_vectors("docs", ["csr"], list(range(N)))
     write = CsrWrite("docs", ENCODER, connect=lambda: client)  # the record says how
     batch: dict[str, Any] = {"id": np.arange(N), "vector": ROWS}
     write(CsrEncode(ENCODER, normalise=True, drop_vector=True)(batch) if encoded else batch)
-    check_codes(client, columns(expected))
+    check_codes(client, [expected[i] for i in range(N)])
     assert client.retrieve("docs", list(range(N)), with_vectors=[""]) == before
     counts = write({"id": np.array([3]), "vector": np.zeros((1, D), np.float32)})
     assert counts["without_code"].tolist() == [1]
