@@ -30,6 +30,7 @@ from csr_qdrant.stores.reading import ScoredId
 DOCUMENTS = 1000  # points whose codes tell how long the posting lists are, at least
 TIES = 20  # further neighbours that are looked at, for some may be as near as the last that counts
 TIMINGS = 5  # searches at most until one needs no second try
+MANY_TIES = 1000  # where even these are all as near, as copies of one document are
 WARM_UP = 5  # queries asked once more beforehand, untimed
 FEWEST = 20  # queries that can be halved and still say something
 SHARES_OF_K = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1, 2)
@@ -96,7 +97,11 @@ def questions(
     if given is None:
         own = [*sample.ids[:m]]
     right, wanted = [], []
-    for found, itself in zip(points.nearest(vectors, limit + 1 + TIES), own, strict=True):
+    for row, found, itself in zip(
+        range(len(vectors)), points.nearest(vectors, limit + 1 + TIES), own, strict=True
+    ):
+        if len(found) > limit + TIES and _tied(found[limit - 1], found[-1]):
+            (found,) = points.nearest(vectors[row : row + 1], limit + 1 + MANY_TIES)
         others = [each for each in found if each.id != itself]
         right.append(_right(others, limit))
         wanted.append(min(limit, len(others)))
@@ -106,9 +111,13 @@ def questions(
 def _right(others: Sequence[ScoredId], limit: int) -> frozenset[PointId]:
     if not others:
         return frozenset()
-    last = others[:limit][-1].score
-    near = [each.id for each in others[limit:] if abs(each.score - last) <= 1e-6 * abs(last)]
+    last = others[:limit][-1]
+    near = [each.id for each in others[limit:] if _tied(last, each)]
     return frozenset([each.id for each in others[:limit]] + near)
+
+
+def _tied(one: ScoredId, other: ScoredId) -> bool:
+    return abs(one.score - other.score) <= 1e-6 * abs(one.score)
 
 
 def grid(

@@ -110,6 +110,16 @@ def test_points_as_near_as_the_last_count_as_well(tmp_path: Path, tiny_encoder: 
     assert asked.wanted == [3] * 20
 
 
+def test_all_copies_of_a_document_count(tmp_path: Path, tiny_encoder: Encoder) -> None:
+    with Collection.create(tmp_path / "c", tiny_encoder, keep_dense=True) as collection:
+        collection.add(range(240), vectors=np.tile(rows(4), (60, 1)))
+    with CollectionVectors.open(tmp_path / "c") as points:
+        asked = questions(points, 20, 3)
+    for own, near in zip(asked.own, asked.right, strict=True):
+        assert own is not None
+        assert near == {i for i in range(240) if i % 4 == int(own) % 4} - {own}
+
+
 # --- measuring ----------------------------------------------------------------------------------
 
 
