@@ -117,10 +117,11 @@ def _views(told: dict[str, Any]) -> list[Any]:
         f"cost as much as {told['effective_latents']:,} latents used evenly, "
         f"{told['postings_per_query']:.3f} N postings a query"
     )
+    guess = "" if told["complete"] else "; documents, shares and energy estimated from the sample"
     return [
         heading,
-        _list(told["longest"], "longest posting lists"),
-        _list(told["most_used"], "most used (energy)"),
+        _list(told["longest"], "longest posting lists" + guess),
+        _list(told["most_used"], "most used (energy)" + guess),
         _dead(told),
     ]
 

@@ -277,6 +277,7 @@ def test_csr_latents(csr: Csr, folder: None) -> None:
     assert "longest posting lists" in shown and "dead: " in shown
     sampled = csr("latents", "col", "--sample", 100).stdout
     assert "32 latents in 100 of 300 points" in sampled
+    assert "estimated from the sample" in sampled and "estimated" not in shown
 
 
 def test_the_commands_on_a_server(
