@@ -248,11 +248,16 @@ def _check_finite(block: F32, first_row: int, name: str) -> None:
 
 
 def unit_rows(rows: F32) -> F32:
-    """Return rows, (n, d), at norm 1; rows of zeros stay, NaN and infinity become NaN."""
+    """Return rows, (n, d), at norm 1; NaN and infinity become NaN.
+
+    Rows of zeros stay, and all whose squared norm is below the epsilon of float32: so they do in a
+    collection that compares by cosine (`cosine_preprocess` of Qdrant).
+    """
     # In float64, since squares may leave the range of float32.
-    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))[:, None]
+    squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)[:, None]
+    divided = ~(squares < np.finfo(np.float32).eps)
     with np.errstate(invalid="ignore"):  # infinity becomes NaN, and `encode` reports it
-        made: F32 = np.divide(rows, norms, out=np.zeros_like(rows), where=norms != 0)
+        np.divide(rows, np.sqrt(squares), out=(made := rows.copy()), where=divided)
     return made
 
 

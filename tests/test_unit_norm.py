@@ -75,3 +75,19 @@ def test_codes_attached_on_a_server_find_their_documents() -> None:
 def test_unit_rows() -> None:
     rows = unit_rows(np.array([[3, 4], [0, 0]], np.float32))
     assert rows.tolist() == [pytest.approx([0.6, 0.8]), [0, 0]]
+
+
+def test_rows_are_brought_to_norm_1_as_the_engine_does_it(tmp_path: Path) -> None:
+    config = engine.EdgeConfig(
+        vectors={"": engine.EdgeVectorParams(size=D, distance=engine.Distance.Cosine)}
+    )
+    rows = np.tile(ROWS[0] / np.linalg.norm(ROWS[0]), (6, 1)).astype(np.float32)
+    rows *= np.array([0, 1e-8, 3e-4, 4e-4, 1, 1e9], np.float32)[:, None]
+    shard = engine.EdgeShard.create(str(tmp_path), config)
+    points = [engine.Point(i, {"": row}, {}) for i, row in enumerate(rows.tolist())]
+    shard.update(engine.UpdateOperation.upsert_points(points))
+    records = shard.retrieve(list(range(6)), with_payload=False, with_vector=True)
+    stored = np.array([record.vector for record in sorted(records, key=lambda each: each.id)])
+    shard.close()
+    np.testing.assert_allclose(unit_rows(rows), stored, rtol=1e-5)
+    assert np.linalg.norm(stored, axis=1) == pytest.approx([0, 1e-8, 3e-4, 1, 1, 1], rel=1e-5)

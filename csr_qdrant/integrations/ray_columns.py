@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from csr_qdrant.codes import SparseCodes
+from csr_qdrant.encoder import unit_rows
 from csr_qdrant.errors import CsrError
-from csr_qdrant.integrations.texts import at_norm_1
 
 Batch = Mapping[str, npt.NDArray[Any]]  # a column each, as with batch_format="numpy"
 
@@ -58,11 +58,12 @@ def matrix_of(batch: Batch, name: str) -> npt.NDArray[Any]:
 
 
 def float32_at_norm_1(dense: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return vectors, (n, d), as float32 at norm 1; see `at_norm_1`."""
+    """Return vectors, (n, d), as float32 at norm 1; see `unit_rows`."""
     if dense.dtype.kind not in "fiu":
         return dense  # for the encoder to report
     with np.errstate(over="ignore"):  # infinity is for the encoder to report
-        return at_norm_1(np.asarray(dense, np.float32))
+        rows = np.asarray(dense, np.float32)
+        return unit_rows(rows) if rows.ndim == 2 else rows
 
 
 def plain_column(column: npt.NDArray[Any]) -> list[Any]:

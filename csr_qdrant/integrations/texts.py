@@ -52,16 +52,10 @@ class DenseCoder:
 
     def _codes(self, dense: F32, k: int, name: str) -> SparseCodes:
         rows = dense if len(dense) else np.zeros((0, self.encoder.d), np.float32)
-        raw = self.encoder.encode(at_norm_1(rows) if self.normalise else rows, k, name=name)
+        raw = self.encoder.encode(
+            unit_rows(rows) if self.normalise and rows.ndim == 2 else rows, k, name=name
+        )
         return directed_codes(raw, np.asarray(rows.any(axis=1))).normalised()
-
-
-def at_norm_1(rows: F32) -> F32:
-    """Return rows, (n, d), at norm 1; rows of zeros stay, and what the encoder is to refuse."""
-    if rows.ndim != 2:
-        return rows
-    finite = np.isfinite(rows).all(axis=1, keepdims=True)
-    return np.where(finite, unit_rows(np.where(finite, rows, np.float32(0))), rows)
 
 
 class TextCoder:
