@@ -70,6 +70,9 @@ test-fastembed: dist ## Install the wheel with fastembed into a fresh environmen
 	build/fastembed/bin/python -m pip install --quiet -c build/fastembed-constraints.txt \
 		"$$(echo dist/*.whl)[fastembed,wordllama]"
 	cd build && fastembed/bin/python ../tests/fastembed_install.py
+	build/fastembed/bin/python -m pip install --quiet -c build/fastembed-constraints.txt pytest
+	cd build && fastembed/bin/python -m pytest -q --noconftest -c /dev/null --rootdir=. \
+		-p no:cacheprovider ../tests/test_integrations_fastembed.py
 
 clean: ## Remove builds and caches; .venv stays
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
