@@ -10,6 +10,7 @@ from csr_qdrant.embedders import Embedder
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError
 from csr_qdrant.queries import Queries, Query, are_texts, as_batch
+from csr_qdrant.telemetry import span
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient, models
@@ -71,7 +72,8 @@ class AsyncCsrQdrant:
         """Write points with the codes of their dense vectors; see `CsrQdrant.upsert`."""
         async with self._writes:
             coded = await asyncio.to_thread(coded_points, self.coding, points)
-            return await self.client.upsert(collection, coded, wait=wait, **options)
+            with span("upsert", points=len(coded)):
+                return await self.client.upsert(collection, coded, wait=wait, **options)
 
     async def update_vectors(
         self,
@@ -84,7 +86,8 @@ class AsyncCsrQdrant:
         """Change vectors of points; a new dense vector brings its code. See `upsert`."""
         async with self._writes:
             coded = await asyncio.to_thread(coded_vectors, self.coding, points)
-            return await self.client.update_vectors(collection, coded, wait=wait, **options)
+            with span("upsert", points=len(coded)):
+                return await self.client.update_vectors(collection, coded, wait=wait, **options)
 
     async def query(
         self, collection: str, query: Query, **options: Unpack[requests.QueryOptions]
@@ -94,7 +97,8 @@ class AsyncCsrQdrant:
         arguments = await asyncio.to_thread(requests.one_query, self.coding, batch, options)
         if arguments is None:
             return requests.no_hits()
-        return await self.client.query_points(collection, **arguments)
+        with span("search", **requests.sizes(options)):
+            return await self.client.query_points(collection, **arguments)
 
     async def query_batch(
         self, collection: str, queries: Queries, **options: Unpack[requests.QueryOptions]
@@ -104,9 +108,10 @@ class AsyncCsrQdrant:
         batch = await asyncio.to_thread(requests.batch_request, self.coding, vectors, options)
         answers = []
         if batch.requests:
-            answers = await self.client.query_batch_points(
-                collection, batch.requests, **batch.options
-            )
+            with span("search", **requests.sizes(options, len(batch.requests))):
+                answers = await self.client.query_batch_points(
+                    collection, batch.requests, **batch.options
+                )
         return requests.spread(answers, batch)
 
     async def query_groups(
@@ -125,7 +130,8 @@ class AsyncCsrQdrant:
         )
         if arguments is None:
             return requests.no_groups()
-        return await self.client.query_points_groups(collection, **arguments)
+        with span("search", **requests.sizes(options)):
+            return await self.client.query_points_groups(collection, **arguments)
 
     async def _vectors(self, queries: Queries) -> Queries:
         """Return texts as vectors, other queries as they are."""

@@ -8,6 +8,7 @@ from csr_qdrant.coding import Coding, check_collection, coded_points, coded_vect
 from csr_qdrant.embedders import Embedder
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.queries import Queries, Query, as_batch
+from csr_qdrant.telemetry import span
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient, models
@@ -77,7 +78,8 @@ class CsrQdrant:
         cannot be encoded.
         """
         coded = coded_points(self.coding, points)
-        return self.client.upsert(collection, coded, wait=wait, **options)
+        with span("upsert", points=len(coded)):
+            return self.client.upsert(collection, coded, wait=wait, **options)
 
     def update_vectors(
         self,
@@ -89,7 +91,8 @@ class CsrQdrant:
     ) -> "models.UpdateResult":
         """Change vectors of points; a new dense vector brings its code. See `upsert`."""
         coded = coded_vectors(self.coding, points)
-        return self.client.update_vectors(collection, coded, wait=wait, **options)
+        with span("upsert", points=len(coded)):
+            return self.client.update_vectors(collection, coded, wait=wait, **options)
 
     def query(
         self, collection: str, query: Query, **options: Unpack[requests.QueryOptions]
@@ -101,7 +104,8 @@ class CsrQdrant:
         arguments = requests.one_query(self.coding, as_batch(query), options)
         if arguments is None:
             return requests.no_hits()
-        return self.client.query_points(collection, **arguments)
+        with span("search", **requests.sizes(options)):
+            return self.client.query_points(collection, **arguments)
 
     def query_batch(
         self, collection: str, queries: Queries, **options: Unpack[requests.QueryOptions]
@@ -110,7 +114,10 @@ class CsrQdrant:
         batch = requests.batch_request(self.coding, queries, options)
         answers = []
         if batch.requests:
-            answers = self.client.query_batch_points(collection, batch.requests, **batch.options)
+            with span("search", **requests.sizes(options, len(batch.requests))):
+                answers = self.client.query_batch_points(
+                    collection, batch.requests, **batch.options
+                )
         return requests.spread(answers, batch)
 
     def query_groups(
@@ -128,4 +135,5 @@ class CsrQdrant:
         )
         if arguments is None:
             return requests.no_groups()
-        return self.client.query_points_groups(collection, **arguments)
+        with span("search", **requests.sizes(options)):
+            return self.client.query_points_groups(collection, **arguments)

@@ -16,6 +16,7 @@ from csr_qdrant.encoder import F32, Encoder, check_k, unit_rows
 from csr_qdrant.errors import ConfigError, CsrError, RowError
 from csr_qdrant.identity import Identity
 from csr_qdrant.points import directed_codes
+from csr_qdrant.telemetry import span
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -52,11 +53,12 @@ class Coding:
 
         Raises CsrError for a wrong dimension and RowError for NaN or infinity, with `name`.
         """
-        directed = np.asarray(dense.any(axis=1))
-        if self.normalise:
-            dense = unit_rows(dense)
-        raw = self.encoder.encode(dense, self.document_k if k is None else k, name=name)
-        return directed_codes(raw, directed).normalised()
+        with span("encode", rows=len(dense)):
+            directed = np.asarray(dense.any(axis=1))
+            if self.normalise:
+                dense = unit_rows(dense)
+            raw = self.encoder.encode(dense, self.document_k if k is None else k, name=name)
+            return directed_codes(raw, directed).normalised()
 
 
 def coded_points(

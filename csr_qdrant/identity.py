@@ -38,7 +38,10 @@ class Identity:
         """Read what `to_metadata` wrote; raises CsrError if it is not there or too new."""
         stored = metadata.get(KEY)
         if not isinstance(stored, Mapping):
-            raise CsrError(f"{location} was not made by csr-qdrant: index into a new collection")
+            raise CsrError(
+                f"{location} was not made by csr-qdrant: add codes to it with `csr attach`, or "
+                "index into a new collection"
+            )
         version = stored.get("format_version")
         if version != FORMAT_VERSION:
             raise CsrError(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qdrant_client import models
     from qdrant_client.http.models import QueryResponse
 
+LIMIT = 10
 FUSED_CANDIDATES = 100  # hits that each part of a fusion brings at least
 _PASSED_ON = (
     "offset",
@@ -174,6 +175,12 @@ def spread(answers: "Sequence[QueryResponse]", request: BatchRequest) -> "list[Q
     return [found.get(place) or no_hits() for place in range(request.queries)]
 
 
+def sizes(options: QueryOptions, queries: int = 1) -> dict[str, int]:
+    """Return what a span tells of a search."""
+    limit, rescore = options.get("limit", LIMIT), options.get("rescore", 0)
+    return {"queries": queries, "limit": limit, "rescore": rescore}
+
+
 def no_hits() -> "QueryResponse":
     """Return the answer to a query that has nothing to search with."""
     from qdrant_client.http.models import QueryResponse  # that of `models` is another class
@@ -194,7 +201,7 @@ def no_groups() -> "models.GroupsResult":
 def _arguments(
     coding: Coding, found: Asked, row: int, options: QueryOptions, code: "models.SparseVector"
 ) -> dict[str, Any] | None:
-    limit, rescore = options.get("limit", 10), options.get("rescore", 0)
+    limit, rescore = options.get("limit", LIMIT), options.get("rescore", 0)
     _check_numbers(limit, rescore)
     given: Mapping[str, Any] = options
     arguments = {name: given[name] for name in _PASSED_ON if name in given}

@@ -135,7 +135,7 @@ def test_what_is_no_collection_of_ours(encoder: Encoder, tmp_path: Path) -> None
     with pytest.raises(CsrError, match="there is no collection at"):
         Collection.open(tmp_path / "nowhere")
     EdgeStore.create(tmp_path / "bare", Schema(h=H)).close()
-    with pytest.raises(CsrError, match="was not made by csr-qdrant: index into a new collection"):
+    with pytest.raises(CsrError, match="was not made by csr-qdrant: add codes to it"):
         Collection.open(tmp_path / "bare")
     for change, message in (
         ({"format_version": 2}, "has format version 2, this release reads 1: upgrade"),

@@ -192,7 +192,7 @@ def test_an_old_server_gets_a_sentence(
     assert found.healthy and found.features["update_mode"]
     assert not found.features["named_vector_creation"]
     assert any(
-        "upgrade it, or" in each and "into a new one" in each for each in texts(found, "warning")
+        "upgrade it, or" in each and "by csr migrate" in each for each in texts(found, "warning")
     )
     version.version = "1.15.0"
     assert not diagnose_on(client, "docs", tiny_encoder).healthy

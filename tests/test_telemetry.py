@@ -1,5 +1,6 @@
 """Spans of OpenTelemetry: what is in them, and that they cost nothing where nobody wants them."""
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -9,8 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
-from csr_qdrant import Collection, telemetry
+from csr_qdrant import AsyncCsrQdrant, Collection, CsrQdrant, telemetry
+from csr_qdrant.deployment.attach import AttachConfig, attach_on
+from csr_qdrant.deployment.migrate import MigrateConfig, migrate
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import CsrError
 from csr_qdrant.indexing import index_source
@@ -54,6 +58,56 @@ def test_adding_and_searching_are_spans(tmp_path: Path, tiny_encoder: Encoder, s
     assert [dict(each.attributes) for each in named(spans, "encode")] == [
         {"csr_qdrant.rows": 20},
         {"csr_qdrant.rows": 3},
+    ]
+
+
+def names(exporter: Any) -> list[str]:
+    return [each.name.removeprefix("csr_qdrant.") for each in exporter.get_finished_spans()]
+
+
+def test_an_applications_writes_and_queries_are_spans(tiny_encoder: Encoder, spans: Any) -> None:
+    client = QdrantClient(":memory:")
+    params = models.VectorParams(size=8, distance=models.Distance.DOT)
+    sparse = {"csr": models.SparseVectorParams()}
+    client.create_collection("docs", params, sparse_vectors_config=sparse)
+    points = [models.PointStruct(id=i, vector=ROWS[i].tolist()) for i in range(9)]
+    csr = CsrQdrant(client, tiny_encoder)
+    csr.upsert("docs", points)
+    csr.query("docs", ROWS[0], limit=4, rescore=5)
+    csr.query_batch("docs", ROWS[:3])
+    csr.query_groups("docs", ROWS[0], "topic")
+    assert names(spans) == ["encode", "upsert", *["encode", "search"] * 3]
+    found = [tuple((each.attributes or {}).values()) for each in named(spans, "search")]
+    assert found == [(1, 4, 5), (3, 10, 0), (1, 10, 0)]
+    assert dict(named(spans, "upsert")[0].attributes) == {"csr_qdrant.points": 9}
+
+
+def test_the_asynchronous_ones_are_spans_too(tiny_encoder: Encoder, spans: Any) -> None:
+    async def work() -> None:
+        client = AsyncQdrantClient(":memory:")
+        params = models.VectorParams(size=8, distance=models.Distance.DOT)
+        sparse = {"csr": models.SparseVectorParams()}
+        await client.create_collection("docs", params, sparse_vectors_config=sparse)
+        csr = AsyncCsrQdrant(client, tiny_encoder)
+        await csr.upsert("docs", [models.PointStruct(id=1, vector=ROWS[1].tolist())])
+        await csr.query("docs", ROWS[0])
+        await csr.query_batch("docs", ROWS[:2])
+
+    asyncio.run(work())
+    assert names(spans) == ["encode", "upsert", *["encode", "search"] * 2]
+
+
+def test_attaching_and_migrating_are_spans(tiny_encoder: Encoder, spans: Any) -> None:
+    client = QdrantClient(":memory:")
+    params = models.VectorParams(size=8, distance=models.Distance.DOT)
+    client.create_collection("docs", params)
+    points = [models.PointStruct(id=i, vector=ROWS[i].tolist()) for i in range(9)]
+    client.upsert("docs", points)
+    migrate((client, "docs"), (client, "copy"), tiny_encoder, MigrateConfig(device="numpy"))
+    attach_on(client, "docs", tiny_encoder, AttachConfig(device="numpy"))
+    assert [dict(each.attributes) for each in named(spans, "migrate") + named(spans, "attach")] == [
+        {"csr_qdrant.points": 9},
+        {"csr_qdrant.points": 9, "csr_qdrant.lacking": 9},
     ]
 
 

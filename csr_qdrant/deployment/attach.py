@@ -23,6 +23,7 @@ from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import CsrError
 from csr_qdrant.identity import Identity
 from csr_qdrant.stores.writing import CodeWriter
+from csr_qdrant.telemetry import span
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -66,6 +67,31 @@ def attach(
             return attach(writer, encoder, config, on_points)
     config = config or AttachConfig()
     plan = plan_attach(target, encoder, config)
+    with span("attach", points=plan.points, lacking=plan.lacking):
+        return _attach(target, encoder, config, plan, on_points)
+
+
+def attach_on(
+    client: "QdrantClient",
+    name: str,
+    encoder: Encoder,
+    config: AttachConfig | None = None,
+    on_points: OnPoints = lambda phase, done, total: None,
+) -> AttachReport:
+    """Do as `attach` does with the collection `name` of a server from 1.18 on."""
+    from csr_qdrant.stores.server_writer import ServerCodeWriter
+
+    with ServerCodeWriter.open(client, name) as writer:
+        return attach(writer, encoder, config, on_points)
+
+
+def _attach(
+    target: CodeWriter,
+    encoder: Encoder,
+    config: AttachConfig,
+    plan: AttachPlan,
+    on_points: OnPoints,
+) -> AttachReport:
     started = time.perf_counter()
     _prepare(target, encoder, plan)
     passes = Passes(target, Coder(encoder, plan.k, config.device), plan, config, on_points)
@@ -91,20 +117,6 @@ def attach(
         seconds=seconds,
         optimise_seconds=time.perf_counter() - started - seconds,
     )
-
-
-def attach_on(
-    client: "QdrantClient",
-    name: str,
-    encoder: Encoder,
-    config: AttachConfig | None = None,
-    on_points: OnPoints = lambda phase, done, total: None,
-) -> AttachReport:
-    """Do as `attach` does with the collection `name` of a server from 1.18 on."""
-    from csr_qdrant.stores.server_writer import ServerCodeWriter
-
-    with ServerCodeWriter.open(client, name) as writer:
-        return attach(writer, encoder, config, on_points)
 
 
 def _prepare(writer: CodeWriter, encoder: Encoder, plan: AttachPlan) -> None:

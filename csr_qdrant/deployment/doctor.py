@@ -124,7 +124,7 @@ def _server(
         chart.warn(
             "server",
             f"the server has version {version}, which cannot add codes to a collection in place "
-            "(1.18 can): upgrade it, or put its vectors into a new one with csr index",
+            "(1.18 can): upgrade it, or copy it with codes by csr migrate",
         )
     reader = ServerCodeWriter.open(client, name)  # which only counts here
     chart.metrics["csr_up"] = 1

@@ -22,6 +22,7 @@ from csr_qdrant.deployment.migrate_points import Maker
 from csr_qdrant.deployment.migrate_run import Run
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.stores.whole_points import NewPlace, WholePoints
+from csr_qdrant.telemetry import span
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -117,7 +118,9 @@ def _migrate(
     target = place.open() if task.exists else _create(place, task, encoder)
     try:
         run = Run(task, source, target, place, config, started)
-        return run.carry_out(_passes(task, source, target, encoder, config, on_points))
+        passes = _passes(task, source, target, encoder, config, on_points)
+        with span("migrate", points=task.plan.points):
+            return run.carry_out(passes)
     finally:
         target.close()
 

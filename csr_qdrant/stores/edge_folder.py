@@ -33,7 +33,10 @@ def read_description(folder: Path) -> tuple[Schema, Json]:
     if not folder.is_dir():
         raise CsrError(f"there is no collection at {folder}: check the path or index one there")
     if not path.is_file():
-        raise CsrError(f"{folder} is not a collection: it has no {DESCRIPTION}")
+        raise CsrError(
+            f"{folder} is not a collection: it has no {DESCRIPTION}; a shard of Qdrant Edge gets "
+            "codes by `csr attach`"
+        )
     try:
         description = read_json(path)
         if description["format"] > FORMAT:

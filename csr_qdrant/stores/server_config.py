@@ -143,7 +143,7 @@ def read_schema(info: models.CollectionInfo, location: str) -> Schema:
     if schema is None:
         raise CsrError(
             f"{location} was not made by csr-qdrant (its metadata has no {META_KEY!r}): "
-            "index into a new collection"
+            "add codes to it with `csr attach`, or index into a new collection"
         )
     if schema.code_name not in (info.config.params.sparse_vectors or {}):
         raise CsrError(f"{location} has lost its sparse vectors {schema.code_name!r}")
