@@ -1,16 +1,19 @@
 """What `CsrQdrant.query` adds to encoding and to the client's own call.
 
-    python -m csr_qdrant.benchmarks.speed_client
+    OMP_NUM_THREADS=1 python -m csr_qdrant.benchmarks.speed_client
 
 The raw call is the user's own `QdrantClient.query_points`, with a code made beforehand; the
 comparison is encoding followed by that call, and the time of encoding alone is taken off both. It
 is made in local mode at a small size (pure Python, so the engine's share is not a server's), and
 over HTTP against a stub on this machine that answers at once with ten hits: with no engine behind
-it, about the least that a server can cost, and so the most that the wrapper's share can be.
+it, about the least that a server can cost, and so the most that the wrapper's share can be. With
+one thread, since on few cores the threads of the matrix product spin where the stub should run,
+and latencies then lie in two heaps.
 """
 
 import json
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -177,6 +180,7 @@ def main(
         remote.close()
     results = {name: each.to_json() for name, each in found.items()} | {"goal_at_most": GOAL}
     params = {"rows": rows, "d": d, "h": h, "k": k, "queries": queries, "repeats": repeats}
+    params["threads"] = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     path = write_record("speed_client", params, results, output)
     lines = {
         name: f"p50 {each.query.p50_ms:.3f} ms, encoding and raw call "

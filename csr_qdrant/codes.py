@@ -165,7 +165,7 @@ class SparseCodes:
     def normalised(self) -> "SparseCodes":
         """Return the codes at L2 norm 1 (a dot product is then a cosine); empty rows stay."""
         norms = self.norms()
-        divisors = norms if len(self) == 1 else np.repeat(norms, self.lengths)
+        divisors = norms[0] if len(self) == 1 else np.repeat(norms, self.lengths)
         values = (self.values / divisors).astype(np.float32)
         if values.all():
             return _derived(self, values)
@@ -222,6 +222,8 @@ class SparseCodes:
 
         # The constructor's checks are this class's guarantees, so pydantic need not repeat them.
         construct = models.SparseVector.model_construct
+        if len(self) == 1:  # a query: every search waits for this
+            return [construct(indices=self.indices.tolist(), values=self.values.tolist())]
         return [construct(indices=i, values=v) for i, v in self.to_lists()]
 
     def to_edge(self) -> "list[qdrant_edge.SparseVector]":

@@ -54,11 +54,12 @@ class Coding:
         Raises CsrError for a wrong dimension and RowError for NaN or infinity, with `name`.
         """
         with span("encode", rows=len(dense)):
-            directed = np.asarray(dense.any(axis=1))
+            # Hardly any vector begins with a zero, so hardly any is looked at as a whole.
+            directed = None if dense[:, :1].all() else np.asarray(dense.any(axis=1))
             if self.normalise:
                 dense = unit_rows(dense)
             raw = self.encoder.encode(dense, self.document_k if k is None else k, name=name)
-            return directed_codes(raw, directed).normalised()
+            return (raw if directed is None else directed_codes(raw, directed)).normalised()
 
 
 def coded_points(

@@ -105,7 +105,10 @@ def as_batch(query: Query) -> Queries:
     """Return one query as a batch of one."""
     if isinstance(query, str):
         return [query]
-    return query if isinstance(query, SparseCodes) else np.atleast_2d(np.asarray(query))
+    if isinstance(query, SparseCodes):
+        return query
+    given = np.asarray(query)
+    return given[None] if given.ndim == 1 else np.atleast_2d(given)
 
 
 def are_texts(queries: Queries) -> TypeGuard[Sequence[str]]:
@@ -117,6 +120,8 @@ def are_texts(queries: Queries) -> TypeGuard[Sequence[str]]:
 
 def as_vectors(queries: Any) -> F32:
     """Return (m, d) float32; raises ConfigError for what is neither numbers nor texts."""
+    if isinstance(queries, np.ndarray) and queries.dtype == np.float32:
+        return queries  # every search waits for what follows
     try:
         with np.errstate(over="ignore"):  # infinity is for the encoder to report
             return np.asarray(queries, np.float32)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LIMIT = 10
 FUSED_CANDIDATES = 100  # hits that each part of a fusion brings at least
-_PASSED_ON = (
+_PASSED_ON = {
     "offset",
     "with_payload",
     "with_vectors",
@@ -30,7 +30,7 @@ _PASSED_ON = (
     "consistency",
     "shard_key_selector",
     "timeout",
-)
+}
 _OF_CALL = ("consistency", "timeout")  # the same for a whole batch
 # Where a single query's arguments have other names in a request of a batch.
 _IN_REQUEST = {
@@ -203,8 +203,7 @@ def _arguments(
 ) -> dict[str, Any] | None:
     limit, rescore = options.get("limit", LIMIT), options.get("rescore", 0)
     _check_numbers(limit, rescore)
-    given: Mapping[str, Any] = options
-    arguments = {name: given[name] for name in _PASSED_ON if name in given}
+    arguments: dict[str, Any] = {n: each for n, each in options.items() if n in _PASSED_ON}
     arguments["limit"] = limit
     wanted = limit + (options.get("offset") or 0)
     dense = _rescoring_vector(coding, found, row) if rescore else None
