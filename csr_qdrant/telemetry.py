@@ -46,13 +46,25 @@ class _Span(AbstractContextManager[Any]):
         self._opened.__exit__(kind, error, trace)
 
 
-@cache
 def _tracer() -> Any:
-    """Return the library's tracer, None without opentelemetry; a provider may be set up later."""
+    """Return the library's tracer, None where nobody listens; a provider may be set up later."""
+    trace = _opentelemetry()
+    if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        return None
+    return _own_tracer()
+
+
+@cache
+def _opentelemetry() -> Any:
     try:
         from opentelemetry import trace
     except ModuleNotFoundError:
         return None
+    return trace
+
+
+@cache
+def _own_tracer() -> Any:
     from csr_qdrant import __version__
 
-    return trace.get_tracer("csr_qdrant", __version__)
+    return _opentelemetry().get_tracer("csr_qdrant", __version__)

@@ -141,6 +141,24 @@ def test_without_opentelemetry_a_span_does_nothing() -> None:
     assert ran.stdout == "well\n", ran.stderr
 
 
+def test_a_provider_may_be_set_up_at_any_time() -> None:
+    program = (
+        "from opentelemetry import trace\n"
+        "from opentelemetry.sdk.trace import TracerProvider\n"
+        "from opentelemetry.sdk.trace.export import SimpleSpanProcessor\n"
+        "from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter\n"
+        "from csr_qdrant.telemetry import span\n"
+        "with span('search', queries=1) as opened: assert opened is None\n"
+        "exporter, provider = InMemorySpanExporter(), TracerProvider()\n"
+        "provider.add_span_processor(SimpleSpanProcessor(exporter))\n"
+        "trace.set_tracer_provider(provider)\n"
+        "with span('search', queries=2): pass\n"
+        "print([each.name for each in exporter.get_finished_spans()])"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ran.stdout == "['csr_qdrant.search']\n", ran.stderr
+
+
 def test_the_package_does_not_import_it() -> None:
     program = "import csr_qdrant.telemetry, sys; print('opentelemetry' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
