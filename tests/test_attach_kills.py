@@ -78,10 +78,12 @@ def test_shards_of_several_segments_survive_kills(worker: Worker, tmp_path: Path
         work: dict[str, Any] = {**arguments, "detach": bool(number % 2)}
         killed += worker.run(work, moments.uniform(0, 0.5)) == "killed"
         mended += refused_by_the_engine(made.target.folder)
-        worker.run(work)  # nothing may be left to detach
+        last = worker.run(work)
         if work["detach"]:
+            assert last == "done" or last.startswith("status")  # nothing was left to detach
             assert made.target.contents() == made.before
         else:
+            assert last == "done", (number, last)
             check_codes(made.target.contents(), ENCODER)
     assert killed >= 10 and mended >= 1, (killed, mended)
 
