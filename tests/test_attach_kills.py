@@ -74,7 +74,7 @@ def test_shards_of_several_segments_survive_kills(worker: Worker, tmp_path: Path
     made = Made(tmp_path)
     arguments = {"folder": str(made.target.folder), "encoder": str(tmp_path / "encoder")}
     moments, mended, killed = random.Random(0), 0, 0
-    for number in range(30):
+    for number in range(150):
         work: dict[str, Any] = {**arguments, "detach": bool(number % 2)}
         killed += worker.run(work, moments.uniform(0, 0.5)) == "killed"
         mended += refused_by_the_engine(made.target.folder)
@@ -85,6 +85,8 @@ def test_shards_of_several_segments_survive_kills(worker: Worker, tmp_path: Path
         else:
             assert last == "done", (number, last)
             check_codes(made.target.contents(), ENCODER)
+        if number >= 30 and killed >= 10 and mended:  # the moments that do harm are short
+            break
     assert killed >= 10 and mended >= 1, (killed, mended)
 
 
