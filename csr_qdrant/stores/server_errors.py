@@ -117,6 +117,11 @@ def is_refused(error: BaseException) -> bool:
     return isinstance(error, ValueError) or _grpc_code(error) == "INVALID_ARGUMENT"
 
 
+def is_worth_splitting(error: BaseException) -> bool:
+    """Tell whether parts of a request may be taken that was refused as a whole."""
+    return is_too_large(error) or (is_refused(error) and not is_full(error))
+
+
 def is_full(error: BaseException) -> bool:
     """Tell whether a collection in strict mode takes nothing more, whatever the points are."""
     text = reason(error).lower()

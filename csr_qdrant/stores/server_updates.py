@@ -10,13 +10,7 @@ from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores.checks import check_point_id
 from csr_qdrant.stores.records import plain_id
-from csr_qdrant.stores.server_errors import (
-    is_full,
-    is_gone,
-    is_refused,
-    is_too_large,
-    reason,
-)
+from csr_qdrant.stores.server_errors import is_gone, is_worth_splitting, reason
 from csr_qdrant.stores.server_limits import at_most
 from csr_qdrant.stores.server_points import REQUEST_BYTES, REQUEST_POINTS
 from csr_qdrant.stores.writing import Refused
@@ -117,7 +111,7 @@ class CodeUpdates:
         except Exception as error:  # each part of the client raises types of its own
             if is_gone(error):
                 raise _Gone from None
-            if is_too_large(error) or (is_refused(error) and not is_full(error)):
+            if is_worth_splitting(error):
                 key = self._client.init_options.get("api_key")
                 raise _Split(reason(error, key)) from None
             raise

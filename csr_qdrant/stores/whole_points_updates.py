@@ -8,7 +8,7 @@ from qdrant_client import QdrantClient, models
 
 from csr_qdrant.errors import CsrError
 from csr_qdrant.stores.checks import check_point_id
-from csr_qdrant.stores.server_errors import is_full, is_refused, is_too_large, reason
+from csr_qdrant.stores.server_errors import is_worth_splitting, reason
 from csr_qdrant.stores.server_limits import at_most
 from csr_qdrant.stores.server_points import REQUEST_BYTES, REQUEST_POINTS
 from csr_qdrant.stores.whole_points import Vector, WholePoint, is_sparse
@@ -79,7 +79,7 @@ def _upsert(client: QdrantClient, collection: str, points: Sequence[WholePoint])
     try:
         client.upsert(collection, [_struct(point) for point in points], wait=True)
     except Exception as error:  # each part of the client raises types of its own
-        if is_too_large(error) or (is_refused(error) and not is_full(error)):
+        if is_worth_splitting(error):
             raise _Split(reason(error, client.init_options.get("api_key"))) from None
         raise
 
