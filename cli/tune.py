@@ -13,7 +13,7 @@ from csr_qdrant.cli.output import Output, table
 from csr_qdrant.cli.places import Place, ServerPlace, ServerSettings, place_of
 from csr_qdrant.cli.rows import about
 from csr_qdrant.collection import Collection
-from csr_qdrant.encoder import Encoder
+from csr_qdrant.encoder import Encoder, check_k
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.identity import Identity
 
@@ -142,8 +142,7 @@ def _check_encoder(place: Place, settings: TuneSettings, identity: Identity) -> 
     elif isinstance(place, ServerPlace):
         raise ConfigError(f"{place.name} keeps no encoder: pass --encoder, its folder")
     for k in settings.k:
-        if not 1 <= k <= identity.h:
-            raise ConfigError(f"k must be in 1..{identity.h} (the number of latents), got {k}")
+        check_k(k, identity.h)
 
 
 def _opened(place: Place, encoder: Path | None) -> Collection:
