@@ -50,15 +50,37 @@ def replaced_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_whole(path: Path) -> None:
+    """Remove a file or folder, if it is there, so that no part of it ever lies under its name.
+
+    What killed processes left beside it goes, too.
+    """
+    temporary = _temporary(path)
+    if path.is_dir() and not path.is_symlink():
+        path.rename(temporary)
+        _remove(temporary)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _temporary(path: Path) -> Path:
-    """Return a free name beside `path`; what killed processes left there is removed."""
+    """Return a free name beside `path`; what killed processes left there is tidied up."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.partial-*"):
-        if not _is_alive(left.name.rpartition("-")[2]):
+    for left in _left(path, "old"):  # what was to be replaced, see `_rename_over`
+        if path.exists():
             _remove(left)
+        else:
+            left.rename(path)
+    for left in _left(path, "partial"):
+        _remove(left)
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     _remove(temporary)
     return temporary
+
+
+def _left(path: Path, kind: str) -> list[Path]:
+    found = path.parent.glob(f".{glob.escape(path.name)}.{kind}-*")
+    return [each for each in found if not _is_alive(each.name.rpartition("-")[2])]
 
 
 def _is_alive(pid: str) -> bool:

@@ -3,6 +3,8 @@
 Each holds a dense vector `text` of 8 dimensions, another one `image` of 3, and payloads.
 """
 
+import sys
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import qdrant_edge as engine
 from qdrant_client import QdrantClient, models
 
@@ -18,6 +21,9 @@ from csr_qdrant.stores.edge_writer import EdgeCodeWriter
 from csr_qdrant.stores.server_errors import RetryPolicy
 from csr_qdrant.stores.server_writer import ServerCodeWriter
 from csr_qdrant.stores.writing import CodeWriter
+
+sys.path.insert(0, str(Path(__file__).parent))
+from engines import ENGINES, open_client
 
 D, H, K = 8, 32, 4
 QUICK = RetryPolicy(attempts=20, first_s=0.001, longest_s=0.01)
@@ -187,6 +193,32 @@ def check_codes(contents: dict[Any, Any], encoder: Encoder, k: int = K, name: st
         assert stored is not None, point
         assert stored[0] == indices, point
         np.testing.assert_allclose(stored[1], values, atol=1e-5)
+
+
+def target_fixture(n: int) -> Any:
+    """Return a fixture that gives a collection of `n` points, over every engine in turn."""
+
+    @pytest.fixture(params=ENGINES)
+    def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
+        made: Target
+        if request.param == "edge":
+            made = EdgeTarget(tmp_path / "shard")
+            made.upsert(range(n), vectors_of(n))
+            yield made
+            return
+        client = open_client(request.param, request)
+        name = f"csr-qdrant-test-{uuid.uuid4().hex}"
+        made = ClientTarget(client, name)
+        made.upsert(range(n), vectors_of(n))
+        yield made
+        client.delete_collection(name)  # only what this test made
+        client.close()
+
+    return target
+
+
+class Stop(Exception):
+    """What ends a run in the middle, see `Meddled`."""
 
 
 class Meddled:

@@ -22,7 +22,8 @@ def run(arguments: dict[str, Any]) -> None:
             detach(writer)
         return
     config = AttachConfig(vector="text", batch=16, device="numpy")
-    attach(arguments["folder"], Encoder.load(arguments["encoder"]), config)
+    report = attach(arguments["folder"], Encoder.load(arguments["encoder"]), config)
+    assert report.complete, report
 
 
 if __name__ == "__main__":

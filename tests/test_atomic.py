@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from csr_qdrant import ConfigError
-from csr_qdrant.atomic import refuse_existing, replaced_file, replaced_folder, write_json
+from csr_qdrant.atomic import (
+    refuse_existing,
+    remove_whole,
+    replaced_file,
+    replaced_folder,
+    write_json,
+)
 
 
 class Break(Exception):
@@ -185,6 +191,60 @@ def test_a_killed_process_leaves_the_old_file_and_the_next_one_tidies_up(tmp_pat
         temporary.write_text("new")
     assert path.read_text() == "new"
     assert names(tmp_path) == ["f[1].txt"]
+
+
+REMOVING = """
+import os, shutil, signal, sys
+from pathlib import Path
+from csr_qdrant.atomic import remove_whole
+shutil.rmtree = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+remove_whole(Path(sys.argv[1]))
+"""
+
+
+def test_a_folder_is_removed_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "enc"
+    for killed in (False, True):
+        path.mkdir()
+        (path / "a").write_text("1")
+        if killed:
+            removing = subprocess.run([sys.executable, "-c", REMOVING, str(path)], check=False)
+            assert removing.returncode == -9
+            assert not path.exists() and len(names(tmp_path)) == 1
+        remove_whole(path)  # the second time only what the killed process left
+        assert names(tmp_path) == []
+    remove_whole(path)
+    path.write_text("a file")
+    remove_whole(path)
+    assert names(tmp_path) == []
+
+
+REPLACING = """
+import os, signal, sys
+from pathlib import Path
+from csr_qdrant.atomic import replaced_folder
+rename = Path.rename
+def until_killed(self, target):
+    if ".partial-" in self.name:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, target)
+Path.rename = until_killed
+with replaced_folder(Path(sys.argv[1]), overwrite=True) as temporary:
+    (temporary / "a").write_text("new")
+"""
+
+
+def test_what_was_to_be_replaced_when_a_process_was_killed_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "enc"
+    path.mkdir()
+    (path / "a").write_text("old")
+    killed = subprocess.run([sys.executable, "-c", REPLACING, str(path)], check=False)
+    assert killed.returncode == -9
+    assert not path.exists() and len(names(tmp_path)) == 2
+    with pytest.raises(Break), replaced_folder(path, overwrite=True):
+        raise Break
+    assert names(tmp_path) == ["enc"]
+    assert (path / "a").read_text() == "old"
 
 
 def test_what_living_processes_are_writing_stays(tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 import json
 import sys
 import time
-import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from csr_qdrant.deployment.attach_journal import KEY
 from csr_qdrant.deployment.attach_pages import Pace
 from csr_qdrant.deployment.attach_passes import Sample
 from csr_qdrant.deployment.detach import detach, plan_detach
-from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.errors import CsrError
 from csr_qdrant.indexing import index_source
 from csr_qdrant.sources import open_source
 from csr_qdrant.stores.edge_folder import read_description
@@ -33,34 +31,18 @@ from attach_targets import (
     H,
     K,
     Meddled,
+    Stop,
     Target,
     check_codes,
     encoder_of,
+    target_fixture,
     vectors_of,
     without_codes,
 )
-from engines import ENGINES, open_client
 
 SMALL = AttachConfig(batch=32, vector="text")
 ENCODER = encoder_of()
-
-
-@pytest.fixture(params=ENGINES)
-def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
-    """Give a collection of 200 points, over every engine in turn."""
-    made: Target
-    if request.param == "edge":
-        made = EdgeTarget(tmp_path / "shard")
-        made.upsert(range(200), vectors_of(200))
-        yield made
-        return
-    client = open_client(request.param, request)
-    name = f"csr-qdrant-test-{uuid.uuid4().hex}"
-    made = ClientTarget(client, name)
-    made.upsert(range(200), vectors_of(200))
-    yield made
-    client.delete_collection(name)  # only what this test made
-    client.close()
+target = target_fixture(200)
 
 
 def run(target: Target, config: AttachConfig = SMALL, encoder: Any = ENCODER) -> Any:
@@ -280,87 +262,6 @@ def test_an_alias_leads_to_its_collection() -> None:
         attach_on(client, "gone", ENCODER, config)
 
 
-# --- what it refuses ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"vector": "nope"}, r"has no vector 'nope': choose one of its dense vectors"),
-        ({"vector": "image"}, r"have 3 dimensions, but the encoder takes 8"),
-        ({"name": "image"}, r"has other vectors under the name 'image'"),
-        ({"name": "text"}, r"has other vectors under the name 'text'"),
-        ({"name": ""}, "codes need a vector name"),
-        ({"k": 33}, "k must be in 1..32"),
-        ({"vector": None}, r"has several dense vectors \(image, text\): name one"),
-    ],
-)
-def test_refused_before_anything_is_written(
-    target: Target, config: dict[str, Any], message: str
-) -> None:
-    before = target.contents()
-    with target.writer() as writer:
-        layout = writer.layout()
-        with pytest.raises(ConfigError, match=message):
-            attach(writer, ENCODER, replace(SMALL, **config))
-        assert writer.layout() == layout and writer.schema() is None and not writer.metadata()
-    assert target.contents() == before
-
-
-def test_a_sparse_vector_of_others_is_left_alone(target: Target) -> None:
-    with target.writer() as writer:
-        writer.add_name("csr", "f32")
-        with pytest.raises(ConfigError, match="sparse vectors of another origin"):
-            attach(writer, ENCODER, replace(SMALL, vector="text"))
-        with pytest.raises(ConfigError, match="has no codes that `csr attach` added"):
-            detach(writer)
-        assert "csr" in writer.layout().sparse
-
-
-@pytest.mark.parametrize(
-    ("encoder", "config", "message"),
-    [
-        (encoder_of(8), {}, r"codes of encoder \w+ attached, got \w+: .*csr detach"),
-        (ENCODER, {"k": 2}, r"with k = 4, got 2"),
-        (ENCODER, {"datatype": "u8"}, r"datatype 'f32', got 'u8'"),
-        (ENCODER, {"name": "other"}, r"the name 'csr', got 'other'"),
-        (ENCODER, {"vector": "image"}, r"the dense vector 'text', got 'image'"),
-    ],
-)
-def test_other_settings_than_recorded_are_refused(
-    target: Target, encoder: Any, config: dict[str, Any], message: str
-) -> None:
-    run(target)
-    before = target.contents()
-    with target.writer() as writer, pytest.raises(CsrError, match=message):
-        attach(writer, encoder, AttachConfig(**config))
-    assert target.contents() == before
-
-
-def test_a_collection_of_our_own_is_refused(tmp_path: Path) -> None:
-    with Collection.create(tmp_path / "c", ENCODER, keep_dense=True) as made:
-        made.add(range(3), vectors=vectors_of(3))
-    for call in (lambda: attach(tmp_path / "c", ENCODER), lambda: detach(tmp_path / "c")):
-        with pytest.raises(ConfigError, match="made by csr-qdrant"):
-            call()
-    with Collection.open(tmp_path / "c") as collection:
-        assert len(collection) == 3
-
-
-def test_a_folder_in_the_encoders_place_is_left_alone(tmp_path: Path) -> None:
-    target = EdgeTarget(tmp_path / "shard")
-    target.upsert(range(3), vectors_of(3))
-    (target.folder / "encoder").mkdir()
-    with pytest.raises(ConfigError, match="move away what is there"):
-        attach(target.folder, ENCODER, replace(SMALL, vector="text"))
-
-
-@pytest.mark.parametrize("settings", [{"batch": 0}, {"threads": 0}, {"rate": 0.0}])
-def test_settings_that_cannot_work(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=f"{next(iter(settings))} must be"):
-        AttachConfig(**settings)
-
-
 def test_a_plan_tells_what_it_costs(target: Target) -> None:
     with target.writer() as writer:
         plan = plan_attach(writer, ENCODER, replace(SMALL, vector="text"))
@@ -450,10 +351,6 @@ def test_a_point_that_never_settles_is_reported() -> None:
 # --- going on -----------------------------------------------------------------------------------
 
 
-class Stop(Exception):
-    """What ends a run in these tests."""
-
-
 @pytest.mark.parametrize("moment", [("write", 1), ("write", 4), ("page", 12), ("retrieve", 1)])
 def test_a_stopped_run_goes_on(target: Target, moment: tuple[str, int]) -> None:
     pages: list[int] = []
@@ -494,44 +391,6 @@ def test_a_record_without_its_vector_name_is_completed(target: Target) -> None:
             attach(meddled, ENCODER, config)
     assert run(target).complete
     check_codes(target.contents(), ENCODER)
-
-
-# --- taking it away ------------------------------------------------------------------------------
-
-
-def test_detach_leaves_what_was_there(target: Any) -> None:
-    before = target.contents()
-    files = sorted(p.name for p in target.folder.iterdir()) if hasattr(target, "folder") else []
-    run(target)
-    with target.writer() as writer:
-        assert plan_detach(writer).codes == 200
-        done = detach(writer)
-        assert (done.name, done.vector, done.codes) == ("csr", "text", 200)
-        assert "csr" not in writer.layout().sparse
-        assert writer.schema() is None and not writer.metadata()
-        with pytest.raises(ConfigError, match="nothing to do"):
-            detach(writer)
-    assert target.contents() == before
-    if files:
-        assert sorted(p.name for p in target.folder.iterdir()) == files
-    assert run(target, replace(SMALL, vector="text"), encoder_of(8)).complete
-
-
-def test_a_stopped_detach_is_completed(target: Target) -> None:
-    run(target)
-    before = target.contents()
-
-    def meddle(method: str, count: int) -> None:
-        if method == "forget":
-            raise Stop
-
-    with target.writer() as writer:
-        meddled: Any = Meddled(writer, meddle)
-        with pytest.raises(Stop):
-            detach(meddled)
-    with target.writer() as writer:
-        assert detach(writer).codes == 0
-    assert target.contents() == without_codes(before)
 
 
 # --- parts --------------------------------------------------------------------------------------

@@ -1,11 +1,11 @@
 """Detach: what `attach` added to a collection is removed, and nothing else."""
 
-import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from csr_qdrant.atomic import remove_whole
 from csr_qdrant.collection import ENCODER_FOLDER
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError, CsrError
@@ -97,5 +97,5 @@ def detach_on(client: "QdrantClient", name: str) -> DetachPlan:
 def _remove_encoder(folder: Path, fingerprint: str) -> None:
     """Remove the copy of the encoder, unless another one lies there by now."""
     with suppress(CsrError, OSError):
-        if Encoder.load(folder).fingerprint == fingerprint:
-            shutil.rmtree(folder)
+        if not folder.exists() or Encoder.load(folder).fingerprint == fingerprint:
+            remove_whole(folder)  # also what a killed run left of it

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import qdrant_edge as engine
 
+from csr_qdrant.atomic import remove_whole
 from csr_qdrant.closing import Closing
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.errors import CsrError
@@ -116,7 +117,7 @@ class EdgeCodeWriter(Closing):
     def forget(self) -> None:
         """Remove what csr-qdrant stored beside the points; the encoder is its caller's."""
         with plain_errors(self._folder):
-            (self._folder / DESCRIPTION).unlink(missing_ok=True)
+            remove_whole(self._folder / DESCRIPTION)
         self._described = None
 
     def add_name(self, name: str, datatype: Datatype) -> None:
