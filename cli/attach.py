@@ -70,7 +70,7 @@ def attach(
                 return
             _confirm(out, plan, config, yes)
             out.note(_costs(plan, config))
-            report = _attach(out, writer, encoder, config)
+            report = _attach(out, writer, encoder, config, plan)
     if report.bad and config.bad_rows is not None:
         out.warn(f"{report.bad:,} points cannot have a code: see {config.bad_rows}")
     out.result(report.to_json(), _done(report))
@@ -92,17 +92,21 @@ def _confirm(out: Output, plan: AttachPlan, config: AttachConfig, yes: bool) -> 
 
 
 def _attach(
-    out: Output, writer: "CodeWriter", encoder: Encoder, config: AttachConfig
+    out: Output, writer: "CodeWriter", encoder: Encoder, config: AttachConfig, plan: AttachPlan
 ) -> AttachReport:
     try:
         # Both phases go over the points once, the second one only to look.
-        total = writer.count(plan_attach(writer, encoder, config).vector)
-        with out.progress("attaching", total * (2 if config.verify else 1)) as progress:
+        total = plan.points
+        with out.progress("attaching", total * (2 if plan.verifies else 1)) as progress:
+            furthest = 0
 
             def show(phase: str, done: int, in_all: int) -> None:
-                progress.update(done + (total if phase == "verify" else total - min(in_all, total)))
+                nonlocal furthest
+                before = total if phase == "verify" else total - min(in_all, total)
+                furthest = max(furthest, before + done)  # later passes begin anew
+                progress.update(furthest)
 
-            return run(writer, encoder, config, show)
+            return run(writer, encoder, config, show, plan)
     except KeyboardInterrupt:
         out.note("stopped; give the same command again to go on")
         raise

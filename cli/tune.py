@@ -94,8 +94,9 @@ def tune(
     recall = 0.95 if settings.recall is None and settings.p95_ms is None else settings.recall
     target = Target(recall=recall, p95_ms=settings.p95_ms)
     with closing(place_of(folder, server)) as place:
-        asked = _questions(place, settings, out)
-        with _opened(place, settings.encoder) as collection:
+        encoder = Encoder.load(settings.encoder) if settings.encoder is not None else None
+        asked = _questions(place, settings, encoder, out)
+        with _opened(place, encoder) as collection:
             tried = grid(collection, settings.limit, settings.k, settings.candidates)
             rounds = len(asked.vectors) + 5
             with out.progress(f"{len(tried)} settings", rounds, "queries") as progress:
@@ -111,7 +112,9 @@ def tune(
     _report(out, found, choice, asked, {"recall": recall, "p95_ms": settings.p95_ms}, settings)
 
 
-def _questions(place: Place, settings: TuneSettings, out: Output) -> "Questions":
+def _questions(
+    place: Place, settings: TuneSettings, encoder: Encoder | None, out: Output
+) -> "Questions":
     """Sample queries and find their exact neighbours, before the collection is opened."""
     from csr_qdrant.benchmarks.tune import questions
 
@@ -123,7 +126,9 @@ def _questions(place: Place, settings: TuneSettings, out: Output) -> "Questions"
             f"{place.name} keeps no dense vectors, so there is nothing to hold codes against: "
             "index with --keep-dense, or measure with `csr bench`"
         )
-    _check_encoder(place, settings, existing.identity)
+    _check_encoder(place, encoder, existing.identity)
+    for k in settings.k:
+        check_k(k, existing.identity.h)
     given = _vectors(settings.vectors) if settings.vectors else None
     if given is not None and given.shape[1] != schema.dense_dim:
         raise ConfigError(
@@ -135,25 +140,22 @@ def _questions(place: Place, settings: TuneSettings, out: Output) -> "Questions"
         return questions(points, settings.queries, settings.limit, given=given, seed=settings.seed)
 
 
-def _check_encoder(place: Place, settings: TuneSettings, identity: Identity) -> None:
+def _check_encoder(place: Place, encoder: Encoder | None, identity: Identity) -> None:
     """Refuse what cannot work before a server looks at every point, which takes its time."""
-    if settings.encoder is not None:
-        identity.check(Encoder.load(settings.encoder), place.name)
+    if encoder is not None:
+        identity.check(encoder, place.name)
     elif isinstance(place, ServerPlace):
         raise ConfigError(f"{place.name} keeps no encoder: pass --encoder, its folder")
-    for k in settings.k:
-        check_k(k, identity.h)
 
 
-def _opened(place: Place, encoder: Path | None) -> Collection:
+def _opened(place: Place, encoder: Encoder | None) -> Collection:
     """Open the collection, on a server so that a bad moment does not end a long run."""
-    given = Encoder.load(encoder) if encoder else None
-    if not isinstance(place, ServerPlace) or given is None:
-        return place.open(given)
+    if not isinstance(place, ServerPlace) or encoder is None:
+        return place.open(encoder)
     from csr_qdrant.benchmarks.tune_server import PatientStore
 
     store = PatientStore.open(place.client, place.collection)
-    return Collection(store, given, Identity.from_metadata(store.metadata(), store.location))
+    return Collection(store, encoder, Identity.from_metadata(store.metadata(), store.location))
 
 
 def _vectors(path: Path) -> Any:

@@ -222,7 +222,12 @@ class Stop(Exception):
 
 
 class Meddled:
-    """A writer that calls `meddle(method, count)` before each method; the rest is the writer's."""
+    """A writer that calls `meddle(method, count)` before each method; the rest is the writer's.
+
+    Whoever meddles may write to the collection meanwhile.
+    """
+
+    exclusive = False
 
     def __init__(self, writer: CodeWriter, meddle: Any) -> None:
         self._writer, self._meddle = writer, meddle

@@ -276,6 +276,7 @@ def test_a_run_that_stopped_while_verifying_says_so(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
+    assert csr("attach", "docs", *ENCODER).exit_code == 0
     with monkeypatch.context() as patched:
         patched.setattr("csr_qdrant.deployment.attach_passes.compare", stop)
         ran = csr("attach", "docs", *ENCODER)

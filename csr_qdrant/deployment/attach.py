@@ -2,6 +2,8 @@
 
     record, vector name -> backfill, until nothing is lacking -> verify -> counts and a sample
 
+(`verify` is left out where all codes are of this run and nobody else could write.)
+
 Only the sparse vector is written, and csr-qdrant's own metadata: payloads and other vectors stay
 as they are. Every step may be repeated, and progress lies beside the points, so a run that was
 killed goes on where it stopped, also from another machine.
@@ -38,6 +40,7 @@ def attach(
     encoder: Encoder,
     config: AttachConfig | None = None,
     on_points: OnPoints = lambda phase, done, total: None,
+    plan: AttachPlan | None = None,
 ) -> AttachReport:
     """Give the points of a collection codes of their dense vectors, beside these.
 
@@ -47,6 +50,8 @@ def attach(
         encoder: trained on such vectors. A copy is kept beside an Edge shard.
         config: settings.
         on_points: called with the phase (`backfill` or `verify`), points done in it and in all.
+        plan: what `plan_attach` said of these arguments, so that it is not asked again. Only
+            together with the writer that it was asked of.
 
     Others may go on writing meanwhile. The guarantee is eventual: a point that is written without
     a code while this runs gets it if it is there before the last pass; a code that another
@@ -66,7 +71,7 @@ def attach(
         with EdgeCodeWriter.open(target) as writer:
             return attach(writer, encoder, config, on_points)
     config = config or AttachConfig()
-    plan = plan_attach(target, encoder, config)
+    plan = plan or plan_attach(target, encoder, config)
     with span("attach", points=plan.points, lacking=plan.lacking):
         return _attach(target, encoder, config, plan, on_points)
 
@@ -95,7 +100,7 @@ def _attach(
     started = time.perf_counter()
     _prepare(target, encoder, plan)
     passes = Passes(target, Coder(encoder, plan.k, config.device), plan, config, on_points)
-    bad = _run(passes, Journal.open(target), config)
+    bad = _run(passes, Journal.open(target), config, plan)
     sampled, wrong = passes.check_sample()
     seconds = time.perf_counter() - started
     if config.optimise:
@@ -129,12 +134,12 @@ def _prepare(writer: CodeWriter, encoder: Encoder, plan: AttachPlan) -> None:
     writer.add_name(plan.name, plan.datatype)
 
 
-def _run(passes: Passes, journal: Journal, config: AttachConfig) -> BadPoints:
+def _run(passes: Passes, journal: Journal, config: AttachConfig, plan: AttachPlan) -> BadPoints:
     """Go over the points until all have been seen with the code that they should have."""
     try:
         with bad_points(config.bad_rows) as bad:
             _backfill(passes, journal, bad)
-            if config.verify:
+            if plan.verifies:
                 if journal.phase != "verify":
                     journal.enter("verify")
                 passes.verify(bad, journal)

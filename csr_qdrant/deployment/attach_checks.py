@@ -32,6 +32,9 @@ def plan_attach(writer: CodeWriter, encoder: Encoder, config: AttachConfig) -> A
     identity = Identity.of(encoder, config.k, None)
     exists = name in layout.sparse
     points = writer.count(dense.name)
+    lacking = writer.count(dense.name, name) if exists else points
+    # All codes are going to be made in this run, of vectors that nobody can change meanwhile.
+    certain = writer.exclusive and lacking == points
     return AttachPlan(
         location=writer.location,
         vector=dense.name,
@@ -43,8 +46,9 @@ def plan_attach(writer: CodeWriter, encoder: Encoder, config: AttachConfig) -> A
         datatype=config.datatype or (recorded.datatype if recorded else "f32"),
         fingerprint=identity.fingerprint,
         points=points,
-        lacking=writer.count(dense.name, name) if exists else points,
+        lacking=lacking,
         orphans=writer.count(name, dense.name) if exists else 0,
+        verifies=config.verify and not certain,
         phase=stored_phase(writer.metadata()) if recorded else None,
     )
 

@@ -38,7 +38,10 @@ class AttachConfig:
     )
     verify: bool = field(
         default=True,
-        metadata={"help": "Encode every stored vector once more and mend codes that differ."},
+        metadata={
+            "help": "Encode every stored vector once more and mend codes that differ, unless all "
+            "are of this run and nobody else could write (embedded engine)."
+        },
     )
     remove_orphans: bool = field(
         default=False,
@@ -83,6 +86,7 @@ class AttachPlan:
     points: int  # that have the dense vector
     lacking: int  # of them, without a code
     orphans: int  # codes of points that have lost the dense vector
+    verifies: bool  # whether every stored vector is encoded once more at the end
     phase: (
         str | None
     )  # where an earlier run stopped: backfill, verify or done; None: none was there

@@ -97,7 +97,8 @@ class Passes:
             not_written = {each.id for each in refused}
             self.sample.add([point for point in encoded.ids if point not in not_written])
             done += page.size
-            self._on_points("backfill", done, max(done, self.plan.lacking))
+            if page.size:  # the last pass looks in vain
+                self._on_points("backfill", done, max(done, self.plan.lacking))
             if journal is not None:
                 journal.advance(page.size, page.following)
 

@@ -31,6 +31,11 @@ class SharedEdgeWriter(EdgeCodeWriter):
         path = Path(folder)
         return cls(path, any_shard_folder(path), shard)
 
+    @property
+    def exclusive(self) -> bool:
+        """False: the application goes on writing."""
+        return False
+
     def close(self) -> None:
         """Flush; the shard is its owner's to close."""
         if self._handle is not None:

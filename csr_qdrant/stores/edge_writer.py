@@ -83,6 +83,11 @@ class EdgeCodeWriter(Closing):
         """One: the engine takes updates one after the other."""
         return 1
 
+    @property
+    def exclusive(self) -> bool:
+        """True: the engine locks the folder."""
+        return True
+
     def check_features(self) -> None:
         """Do nothing: the engine is part of this process, and new enough."""
 

@@ -90,6 +90,11 @@ class ServerCodeWriter(Closing):
         """Some: each waits for answers most of the time."""
         return 4
 
+    @property
+    def exclusive(self) -> bool:
+        """False: a server takes writes from everybody."""
+        return False
+
     def check_features(self) -> None:
         """Raise CsrError for a server below 1.18, which cannot add a vector name."""
         version = self._call(lambda: self._client.info().version)

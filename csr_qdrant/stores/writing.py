@@ -46,6 +46,10 @@ class CodeWriter(Protocol):
     def threads(self) -> int:
         """How many threads may write at a time with profit."""
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether nobody else can write to the collection while this is open."""
+
     def check_features(self) -> None:
         """Raise CsrError if the engine cannot add a vector name to an existing collection."""
 
