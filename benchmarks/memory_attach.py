@@ -2,7 +2,7 @@
 
     python -m csr_qdrant.benchmarks.memory_attach --folder /a/disk/with/40/GB
 
-One process attaches codes to a shard of dense vectors, its verifying pass included; another one
+One process attaches codes to a shard of dense vectors and then verifies them all; another one
 gives a copy of the shard the same codes, encoded beforehand and read from a file, in a plain loop
 of the engine's updates. The difference of their peaks of anonymous memory is what reading vectors,
 encoding, comparing and recording add. Files are deleted afterwards.
@@ -27,10 +27,12 @@ UPDATE_ROWS = 256
 
 
 def run_attach(folder: Path) -> None:
-    """Attach codes to the shard in `folder`: the run that is measured."""
-    done = attach(folder / "shard", Encoder.load(folder / "encoder"))
-    if not done.complete or done.coded != done.points:
-        raise CsrError(f"{done.coded} of {done.points} points have a code")
+    """Attach codes to the shard in `folder`, and again to verify them: what is measured."""
+    encoder = Encoder.load(folder / "encoder")
+    for verifies in (False, True):
+        done = attach(folder / "shard", encoder)
+        if not done.complete or done.coded != done.points or done.plan.verifies is not verifies:
+            raise CsrError(f"{done.coded} of {done.points} points have a code")
 
 
 def run_loop(folder: Path) -> None:

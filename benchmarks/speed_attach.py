@@ -6,8 +6,8 @@ Both get copies of one optimised shard of dense vectors, without a graph, since 
 belongs to making the shard. The loop is given codes built beforehand as the engine's own objects
 and calls `update_vectors` in batches of several sizes, of which the fastest counts; it flushes as
 often as `attach` does. What `attach` does more is read the dense vectors, encode them, check,
-count, and record how far it has come. Its pass that verifies every code is timed apart. The runs
-take turns.
+count, and record how far it has come. A second run, which verifies every code, is timed apart.
+The runs take turns.
 """
 
 import shutil
@@ -52,10 +52,10 @@ def make_shard(folder: Path, vectors: Matrix) -> None:
     shard.close()
 
 
-def run_attach(folder: Path, encoder: Encoder, n: int, *, verify: bool) -> float:
-    """Return the seconds that `attach` takes; raises CsrError unless all points get a code."""
-    done = attach(folder, encoder, AttachConfig(verify=verify, optimise=False))
-    if done.coded != n or not done.complete:
+def run_attach(folder: Path, encoder: Encoder, n: int, *, verifies: bool) -> float:
+    """Return the seconds that `attach` takes; raises CsrError unless all points have a code."""
+    done = attach(folder, encoder, AttachConfig(optimise=False))
+    if done.coded != n or not done.complete or done.plan.verifies is not verifies:
         raise CsrError(f"attached {done.coded} codes to {n} points")
     return done.seconds
 
@@ -90,14 +90,16 @@ def measure(rows: int, d: int, h: int, k: int, rounds: int) -> dict[str, list[fl
         codes = enumerate(encoder.encode(vectors).normalised().to_edge())
         ready = [engine.PointVectors(row, {"csr": code}) for row, code in codes]
         for _ in range(rounds):
-            for name in ("attach", "attach and verify", *(f"loop of {size}" for size in BATCHES)):
-                copy = shutil.copytree(folder / "shard", folder / "copy")
-                if name.startswith("attach"):
-                    took = run_attach(copy, encoder, rows, verify="verify" in name)
-                else:
-                    took = run_loop(copy, ready, int(name.split()[-1]))
-                seconds.setdefault(name, []).append(took)
+            copy = shutil.copytree(folder / "shard", folder / "copy")
+            took = {"attach": run_attach(copy, encoder, rows, verifies=False)}
+            took["verify"] = run_attach(copy, encoder, rows, verifies=True)
+            shutil.rmtree(copy)
+            for size in BATCHES:
+                shutil.copytree(folder / "shard", copy)
+                took[f"loop of {size}"] = run_loop(copy, ready, size)
                 shutil.rmtree(copy)
+            for name, each in took.items():
+                seconds.setdefault(name, []).append(each)
     return seconds
 
 
