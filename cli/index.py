@@ -121,6 +121,7 @@ def index(
         made = found is None
         opened = place.create(plan, embedder) if made else place.open(plan.encoder, embedder)
         with opened as collection, _unmade_if_empty(place, collection, made):
+            place.keep_encoder(plan.encoder)
             done = _write(out, read, collection, config)
             _show(out, collection, done, created=made)
 

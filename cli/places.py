@@ -92,6 +92,9 @@ class Place(Protocol):
     def open(self, encoder: Encoder | None, embedder: "Embedder | None" = None) -> Collection:
         """Open the collection."""
 
+    def keep_encoder(self, encoder: Encoder) -> None:
+        """Keep a copy with the collection, where there is room for one and none is there yet."""
+
     def create(self, plan: Plan, embedder: "Embedder | None" = None) -> Collection:
         """Make an empty collection."""
 
@@ -153,11 +156,13 @@ class FolderPlace:
         return Encoder.load(copy) if copy.exists() else None
 
     def open(self, encoder: Encoder | None, embedder: "Embedder | None" = None) -> Collection:
-        """Open the collection; the encoder is kept beside it if it is not there yet."""
-        collection = Collection.open(self.folder, encoder, embedder)
+        """Open the collection; nothing is written."""
+        return Collection.open(self.folder, encoder, embedder)
+
+    def keep_encoder(self, encoder: Encoder) -> None:
+        """Save a copy; a run killed while it made the folder left none."""
         if not (self.folder / ENCODER_FOLDER).exists():
-            collection.encoder.save(self.folder / ENCODER_FOLDER)
-        return collection
+            encoder.save(self.folder / ENCODER_FOLDER)
 
     def create(self, plan: Plan, embedder: "Embedder | None" = None) -> Collection:
         """Make the folder."""
@@ -257,6 +262,9 @@ class ServerPlace:
         if encoder is None:
             raise ConfigError(f"{self.name} keeps no encoder: pass --encoder, its folder")
         return Collection.open_on(self.client, self.collection, encoder, embedder)
+
+    def keep_encoder(self, encoder: Encoder) -> None:
+        """Do nothing: a server keeps no encoder."""
 
     def create(self, plan: Plan, embedder: "Embedder | None" = None) -> Collection:
         """Make the collection."""

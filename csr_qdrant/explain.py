@@ -12,7 +12,14 @@ from csr_qdrant.explain_names import TOP_DOCUMENTS, WordCounts, name_of, text_of
 from csr_qdrant.explain_sample import sample_points
 from csr_qdrant.ids import ID_KEY, ExternalId
 from csr_qdrant.points import directed_codes
-from csr_qdrant.queries import Query, are_texts, as_batch, as_vectors, external_hits
+from csr_qdrant.queries import (
+    Query,
+    are_texts,
+    as_batch,
+    as_vectors,
+    check_number,
+    external_hits,
+)
 from csr_qdrant.stores.base import Hit, Json, Search, Store, StoredPoint
 
 BACKGROUND = 1000  # points that names are told apart from
@@ -81,8 +88,8 @@ def explain(
         CsrError: a row is not there, or the query has no active latent.
         ConfigError: limit, top or background that cannot work.
     """
-    if limit < 1 or top < 0:
-        raise ConfigError(f"limit must be at least 1 and top at least 0, got {limit} and {top}")
+    check_number("limit", limit, 1)
+    check_number("top", top, 0)
     code = query_code(collection, query, k)
     if ids is None:
         hits = collection.search(code, limit=limit, filter=filter, k=code.h, payload=False)

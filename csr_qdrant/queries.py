@@ -46,11 +46,16 @@ class Asking:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        if self.limit < 1 or self.rescore < 0:
-            raise ConfigError(
-                f"limit must be at least 1 and rescore at least 0, got {self.limit} and "
-                f"{self.rescore}"
-            )
+        check_number("limit", self.limit, 1)
+        check_number("rescore", self.rescore, 0)
+
+
+def check_number(name: str, value: object, least: int) -> None:
+    """Raise ConfigError unless the setting `name` is an integer of at least `least`."""
+    if not isinstance(value, int | np.integer):
+        raise ConfigError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ConfigError(f"{name} must be at least {least}, got {value}")
 
 
 def search_of(

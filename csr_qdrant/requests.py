@@ -12,7 +12,7 @@ from csr_qdrant.codes import SparseCodes
 from csr_qdrant.coding import Coding
 from csr_qdrant.encoder import F32
 from csr_qdrant.errors import ConfigError, CsrError
-from csr_qdrant.queries import Queries, are_texts, as_vectors
+from csr_qdrant.queries import Queries, are_texts, as_vectors, check_number
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -202,7 +202,8 @@ def _arguments(
     coding: Coding, found: Asked, row: int, options: QueryOptions, code: "models.SparseVector"
 ) -> dict[str, Any] | None:
     limit, rescore = options.get("limit", LIMIT), options.get("rescore", 0)
-    _check_numbers(limit, rescore)
+    check_number("limit", limit, 1)
+    check_number("rescore", rescore, 0)
     arguments: dict[str, Any] = {n: each for n, each in options.items() if n in _PASSED_ON}
     arguments["limit"] = limit
     wanted = limit + (options.get("offset") or 0)
@@ -217,13 +218,6 @@ def _arguments(
         return arguments | {"query": code, "using": coding.code_name, "query_filter": condition}
     prefetch = _by_code(coding, code, max(rescore, wanted), condition)
     return arguments | {"prefetch": prefetch, "query": dense, "using": coding.dense_name or None}
-
-
-def _check_numbers(limit: int, rescore: int) -> None:
-    if limit < 1 or rescore < 0:
-        raise ConfigError(
-            f"limit must be at least 1 and rescore at least 0, got {limit} and {rescore}"
-        )
 
 
 def _rescoring_vector(coding: Coding, found: Asked, row: int) -> list[float]:

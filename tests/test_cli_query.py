@@ -1,7 +1,9 @@
 """`csr query`: texts, files and stdin; the hits of the library, as a table or as JSON lines."""
 
 import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,18 @@ def test_texts_find_what_the_library_finds(csr: Csr, texts: None) -> None:
     assert [row["query"] for row in rows] == ["the king", "a ship"]
     assert [row["hits"] for row in rows] == [as_rows(hits) for hits in expected]
     assert rows[0]["hits"][0]["payload"] == {"text": TEXTS[2]}
+
+
+def test_searching_writes_nothing_beside_the_engines_files(
+    csr: Csr, vectors: None, tiny_encoder: Encoder
+) -> None:
+    tiny_encoder.save("enc")
+    shutil.rmtree("col/encoder")
+    before = sorted(Path("col").iterdir())
+    np.save("q.npy", X[:2])
+    command = ("query", "col", "--vectors", "q.npy", "--encoder", "enc")
+    assert csr(*command).exit_code == 0
+    assert sorted(Path("col").iterdir()) == before
 
 
 def test_the_table_shows_rank_score_id_and_text(csr: Csr, texts: None) -> None:

@@ -333,7 +333,9 @@ def test_a_filter_goes_to_the_innermost_parts() -> None:
     ("options", "message"),
     [
         ({"limit": 0}, "limit must be at least 1"),
-        ({"rescore": -1}, "rescore at least 0"),
+        ({"limit": "3"}, "limit must be an integer, got '3'"),
+        ({"rescore": -1}, "rescore must be at least 0, got -1"),
+        ({"rescore": 2.5}, "rescore must be an integer, got 2.5"),
         ({"k": 33}, r"k must be in 1\.\.32"),
         ({"fuse": {"other": [1.0, 0.0]}, "fusion": "sum"}, "fusion must be rrf or dbsf, got 'sum'"),
     ],

@@ -268,7 +268,7 @@ def test_what_cannot_be_added_leaves_everything_as_it_was(
     ("search", "message"),
     [
         ({"limit": 0}, "limit must be at least 1"),
-        ({"rescore": -1}, "rescore at least 0"),
+        ({"rescore": -1}, "rescore must be at least 0"),
         ({"k": 0}, r"k must be in 1\.\.96"),
         ({"k": 97}, r"k must be in 1\.\.96"),
         ({"rescore": 5}, "keeps no dense vectors, so it cannot rescore"),

@@ -109,7 +109,7 @@ def test_what_cannot_be_explained_is_refused(docs: Collection) -> None:
         explain(docs, np.zeros(8))
     with pytest.raises(ConfigError, match="one query is explained at a time, got 2"):
         explain(docs, X[:2])
-    with pytest.raises(ConfigError, match="limit must be at least 1 and top at least 0"):
+    with pytest.raises(ConfigError, match="limit must be at least 1, got 0"):
         explain(docs, X[0], limit=0)
     with pytest.raises(ConfigError, match="a sample needs at least 1 point"):
         explain(docs, X[0], text="meta.text", background=0)

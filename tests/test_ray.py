@@ -122,6 +122,14 @@ def test_attached_codes_leave_all_else_alone(tiny_encoder: Encoder, client: Qdra
         assert (point.payload, point.dense) == (before[id].payload, before[id].dense)
         assert point.code is not None
         assert point.code[0] == expected.indices[expected.indptr[int(id)] :][:4].tolist()
+    gone = {name: column[:3] for name, column in batch().items()} | {"id": np.array([1, 50, 51])}
+    told = write(gone)
+    assert {name: column.tolist() for name, column in told.items()} == {
+        "rows": [1],
+        "without_code": [0],
+        "missing": [2],
+    }
+    assert write(batch())["missing"].tolist() == [0]
     write({"id": np.array([7]), "code_indices": _lists([]), "code_values": _lists([])})
     assert collection.get([7])[7].code is None
     assert collection.get([7])[7].dense == before[7].dense

@@ -18,6 +18,7 @@ from csr_qdrant.deployment.attach import AttachConfig, attach_on
 from csr_qdrant.deployment.detach import detach_on
 from csr_qdrant.deployment.migrate import MigrateConfig, migrate
 from csr_qdrant.errors import CsrError
+from csr_qdrant.integrations.ray import CsrWrite
 from csr_qdrant.sources.collection_points import CollectionVectors
 from csr_qdrant.stores.server import connect
 
@@ -100,6 +101,22 @@ def test_attach_mends_and_removes(client: QdrantClient, target: ClientTarget) ->
     report = attach_on(client, "docs", encoder_of(), config)
     assert (report.rewritten, report.removed, report.bad, report.orphans) == (30, 60, 30, 0)
     assert report.complete and report.coded == N - 60
+
+
+def test_ray_writes_onto_attached_points(client: QdrantClient, target: ClientTarget) -> None:
+    encoder = encoder_of()
+    attach_on(client, "docs", encoder, ATTACH)
+    before, changed = contents(target), vectors_of(N, seed=3)
+    changed[7:40] = 0  # more than one request may name
+    write = CsrWrite("docs", encoder, connect=lambda: client)
+    told = write({"id": np.arange(N), "vector": changed})
+    assert [int(told[name][0]) for name in ("rows", "without_code", "missing")] == [N, 33, 0]
+    after = contents(target)
+    assert without_codes(after) == without_codes(before)
+    codes = list(encoder.encode(changed).normalised().to_lists())
+    for point, (_, vectors) in after.items():
+        code = vectors.get("csr")
+        assert (code[0] if code else []) == ([] if 7 <= point < 40 else codes[point][0])
 
 
 def test_migrate(client: QdrantClient, target: ClientTarget) -> None:

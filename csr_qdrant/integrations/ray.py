@@ -7,8 +7,8 @@ imported here.
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from csr_qdrant.closing import Closing
 from csr_qdrant.collection import Collection
 from csr_qdrant.encoder import Encoder
-from csr_qdrant.errors import ConfigError
+from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.integrations.ray_columns import (
     Batch,
     codes_of_columns,
@@ -30,10 +30,12 @@ from csr_qdrant.integrations.ray_columns import (
 from csr_qdrant.points import Rows, directed_codes, make_points
 from csr_qdrant.stores.base import PointBatch
 
+if TYPE_CHECKING:
+    from csr_qdrant.stores.server_writer import ServerCodeWriter
+
 __all__ = ["CsrEncode", "CsrWrite", "codes_of_columns", "codes_to_columns"]
 
 KEY_VARIABLE = "QDRANT_API_KEY"
-POINTS_PER_REQUEST = 256
 
 
 class CsrEncode:
@@ -132,14 +134,21 @@ class CsrWrite(Closing):
         self.id, self.vector, self.code, self.payload = id, vector, code, payload
 
     def __call__(self, batch: Batch) -> dict[str, npt.NDArray[Any]]:
-        """Write a batch; return one row: `rows` written, and of them those `without_code`."""
+        """Write a batch; return one row of counts.
+
+        `rows` written, of them those `without_code`, and those `missing`, not written because the
+        collection that codes were attached to has no such point. Raises CsrError for a code that
+        the server refuses.
+        """
         points = self._points(batch)
+        missing = 0
         if self.collection.store.schema.attached:
-            self._update(points)
+            missing = self._update(points)
         else:
             self.collection.store.upsert(points)
         empty = int((points.codes.lengths == 0).sum())
-        return {"rows": np.array([len(points)]), "without_code": np.array([empty])}
+        counts = {"rows": len(points) - missing, "without_code": empty, "missing": missing}
+        return {name: np.array([count]) for name, count in counts.items()}
 
     def close(self) -> None:
         """Close the connection."""
@@ -176,28 +185,29 @@ class CsrWrite(Closing):
             dict(zip(names, map(plain, row), strict=True)) for row in zip(*columns, strict=True)
         ]
 
-    def _update(self, points: PointBatch) -> None:
-        """Write codes onto points that are there; other vectors are not touched."""
-        from qdrant_client import models
-
+    def _update(self, points: PointBatch) -> int:
+        """Write codes onto points that are there, and nothing else; return how many are not."""
         name = self.collection.store.schema.code_name
-        coded = list(zip(points.ids, points.codes.to_qdrant(), strict=True))
-        for start in range(0, len(coded), POINTS_PER_REQUEST):
-            some = coded[start : start + POINTS_PER_REQUEST]
-            made = [
-                models.PointVectors(id=i, vector={name: code}) for i, code in some if code.indices
-            ]
-            empty = [i for i, code in some if not code.indices]
-            if made:
-                self._call(partial(self.client.update_vectors, self.name, points=made, wait=True))
-            if empty:  # a code that stands there is one of another vector
-                self._call(partial(self.client.delete_vectors, self.name, [name], empty, wait=True))
+        coded = np.flatnonzero(points.codes.lengths).tolist()
+        ids = [points.ids[row] for row in coded]
+        updates = self._writer.updates(name, only_new=False)
+        if refused := updates.write(ids, points.codes[coded]):
+            first = refused[0]
+            raise CsrError(
+                f"{self._writer.location} refused the codes of {len(refused)} points, the first "
+                f"{first.id}: {first.reason}"
+            )
+        empty = [points.ids[row] for row in np.flatnonzero(points.codes.lengths == 0).tolist()]
+        if empty:  # a code that stands there is one of another vector
+            self._writer.remove(name, empty)
+        return updates.gone
 
-    def _call(self, write: Callable[[], Any]) -> None:
-        from csr_qdrant.stores.server_errors import RetryPolicy, server_errors
+    @cached_property
+    def _writer(self) -> "ServerCodeWriter":
+        """What writes codes and nothing else, within what the collection lets a request ask for."""
+        from csr_qdrant.stores.server_writer import ServerCodeWriter
 
-        with server_errors(self.collection.store.location, os.environ.get(KEY_VARIABLE)):
-            RetryPolicy(attempts=10).call(write)
+        return ServerCodeWriter.open(self.client, self.name)
 
 
 def _connect(url: str | None) -> Any:

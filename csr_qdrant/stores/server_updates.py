@@ -49,6 +49,7 @@ class CodeUpdates:
 
         `call` runs a function until it succeeds or fails for good.
         """
+        self.gone = 0  # points that were not there, so far
         self._limit = at_most(REQUEST_POINTS, limit)
         self._client = client
         self._collection = collection
@@ -94,7 +95,9 @@ class CodeUpdates:
             except _Split as error:
                 return self._halves(points, str(error))
             except _Gone:
-                points = self._existing(points)
+                existing = self._existing(points)
+                self.gone += len(points) - len(existing)
+                points = existing
         return [Refused(plain_id(each.id), "it comes and goes") for each in points]
 
     def _halves(self, points: list[models.PointVectors], reason: str) -> list[Refused]:

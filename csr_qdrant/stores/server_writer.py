@@ -182,15 +182,14 @@ class ServerCodeWriter(Closing):
         self, name: str, ids: Sequence[PointId], codes: SparseCodes, *, only_new: bool
     ) -> list[Refused]:
         """Write codes of points that exist; return those that the server refused by themselves."""
-        updates = CodeUpdates(
-            self._client,
-            self._name,
-            name,
-            self._call,
-            only_new=only_new,
-            limit=self._limits.update,
+        return self.updates(name, only_new=only_new).write(ids, codes)
+
+    def updates(self, name: str, *, only_new: bool) -> CodeUpdates:
+        """Return what `write` writes with, which counts the points that are gone."""
+        limit = self._limits.update
+        return CodeUpdates(
+            self._client, self._name, name, self._call, only_new=only_new, limit=limit
         )
-        return updates.write(ids, codes)
 
     def remove(self, name: str, ids: Sequence[PointId]) -> None:
         """Remove the codes of points."""
