@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +232,15 @@ def test_migrating_insists_only_once_too(leaving: ClientTarget) -> None:
         assert migrate(source, place, ENCODER, config).complete
 
 
-def test_ctrl_c_ends_waiting_for_a_server_that_is_away(leaving: ClientTarget) -> None:
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Let Ctrl-C be heard: a test run in the background passes on that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_ends_waiting_for_a_server_that_is_away(leaving: ClientTarget, heard: None) -> None:
     assert threading.current_thread() is threading.main_thread()
     client: Any = leaving.client
     config = AttachConfig(vector="text", batch=16, threads=2)
