@@ -49,6 +49,13 @@ assert TASK.labels is not None
 LABELS = TASK.labels
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("csr_qdrant.benchmarks.matrix.timing.SECONDS", 0.02)
+        yield
+
+
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("encoder") / "enc"
@@ -87,9 +94,7 @@ def run(
 @pytest.fixture(scope="module")
 def finished(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Told]:
     folder = tmp_path_factory.mktemp("bench") / "b"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("csr_qdrant.benchmarks.matrix.timing.SECONDS", 0.05)
-        report, told = run(folder, encoder)
+    report, told = run(folder, encoder)
     return folder, report, told
 
 
@@ -143,7 +148,6 @@ def test_finished_cells_are_not_measured_again(
     def refused(*_: Any) -> Any:
         raise AssertionError("nothing is left to build")
 
-    monkeypatch.setattr("csr_qdrant.benchmarks.matrix.timing.SECONDS", 0.05)
     with monkeypatch.context() as patch:
         patch.setattr(DenseSystem, "build", refused)
         patch.setattr(CsrSystem, "build", refused)
@@ -162,7 +166,6 @@ def test_finished_cells_are_not_measured_again(
 def test_a_run_killed_while_it_built_builds_again(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("csr_qdrant.benchmarks.matrix.timing.SECONDS", 0.02)
     build = DenseSystem.build
 
     def killed(self: DenseSystem, vectors: Any, folder: Path) -> Any:
@@ -176,12 +179,9 @@ def test_a_run_killed_while_it_built_builds_again(
     assert report["systems"][0]["fidelity"]["recall@10"] == 1
 
 
-def test_models_are_learned_once_with_labels_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("csr_qdrant.benchmarks.matrix.timing.SECONDS", 0.02)
+def test_models_are_learned_once_with_labels_too(tmp_path: Path) -> None:
     settings: dict[str, Any] = {
-        "minutes": 0.15,
+        "minutes": 0.03,
         "systems": ("pca", "adapter", "csr"),
         "candidates": 0,
     }
@@ -196,10 +196,7 @@ def test_models_are_learned_once_with_labels_too(
     assert [s["quality"] for s in again["systems"]] == [s["quality"] for s in report["systems"]]
 
 
-def test_each_encoder_has_indexes_of_its_own(
-    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("csr_qdrant.benchmarks.matrix.timing.SECONDS", 0.02)
+def test_each_encoder_has_indexes_of_its_own(encoder: Path, tmp_path: Path) -> None:
     other = tmp_path / "enc"
     config = TrainConfig(k=(4, 8), h=64, steps=1, batch_size=128, held_out=50, seed=3)
     fit(TASK.vectors, config, device="cpu").save(other)

@@ -29,13 +29,13 @@ def encode_latencies(plans: Sequence[Plan], queries: Matrix) -> dict[str, Latenc
 
 
 def throughput(
-    calls: Sequence[Call], clients: int, *, seconds: float = SECONDS
+    calls: Sequence[Call], clients: int, *, seconds: float | None = None
 ) -> tuple[float, Latency]:
     """Return searches a second of so many clients at once, and the latency that each one sees.
 
-    Each client is a thread that starts at a place of its own and goes round. The engine searches
-    without the interpreter's lock, so threads stand for clients of one process. What a search
-    raises ends all of them, and is raised.
+    Each client is a thread that starts at a place of its own and goes round, for SECONDS unless
+    told otherwise. The engine searches without the interpreter's lock, so threads stand for
+    clients of one process. What a search raises ends all of them, and is raised.
     """
     times: list[list[float]] = [[] for _ in range(clients)]
     errors: list[BaseException] = []
@@ -61,7 +61,7 @@ def throughput(
         thread.start()
     gate.wait()
     started = time.perf_counter()
-    over.wait(seconds)
+    over.wait(SECONDS if seconds is None else seconds)
     over.set()
     for thread in threads:
         thread.join()
