@@ -1,6 +1,5 @@
 """`csr demo`: the whole way on real data, and one table."""
 
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from csr_qdrant.atomic import remove_whole
 from csr_qdrant.benchmarks.demo_config import DemoConfig
 from csr_qdrant.cli.options import AsJson, Overwrite, configured
 from csr_qdrant.cli.output import Output, table
@@ -67,7 +67,7 @@ def _make_room(folder: Path, overwrite: bool) -> None:
             f"{folder} already exists: choose another with --output, or pass --overwrite if it "
             f"holds an earlier demonstration and nothing else"
         )
-    shutil.rmtree(folder)
+    remove_whole(folder)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy_format
 
-from csr_qdrant.atomic import replaced_file, write_json
+from csr_qdrant.atomic import remove_whole, replaced_file, write_json
 from csr_qdrant.embedders.image_rows import ImageBatch
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.ids import ID_KEY
@@ -129,7 +129,7 @@ class ImageShards:
 
     def remove(self) -> None:
         """Remove the folder."""
-        shutil.rmtree(self._folder)
+        remove_whole(self._folder)
 
     def _path(self, shard: int, ending: str) -> Path:
         return self._folder / f"{shard:06}.{ending}"

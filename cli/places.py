@@ -1,7 +1,6 @@
 """Where a collection is: in a folder, or under a name on a Qdrant server."""
 
 import os
-import shutil
 import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from csr_qdrant.atomic import remove_whole
 from csr_qdrant.cli.grpc_port import GRPC_HELP, grpc_port
 from csr_qdrant.cli.keys import KEY_HELP, KEY_VARIABLE, api_key
 from csr_qdrant.cli.output import Output
@@ -181,7 +181,7 @@ class FolderPlace:
         if found is not None:
             refuse_deleting(found.schema, self.name)
         self.open_store().close()
-        shutil.rmtree(self.folder)
+        remove_whole(self.folder)
 
     def open_store(self) -> "EdgeStore":
         """Open the folder."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import csr_qdrant
-from csr_qdrant.atomic import replaced_file, write_json
+from csr_qdrant.atomic import remove_whole, replaced_file, write_json
 from csr_qdrant.benchmarks.sweep import Grid, columns, document, summary
 from csr_qdrant.cli.output import Output, plain, table
 from csr_qdrant.cli.sweep_plan import (
@@ -122,7 +122,7 @@ def run_sweep(
         _show_plan(out, folder, jobs, replaces, flags.restart)
         return
     if replaces:
-        shutil.rmtree(folder)
+        remove_whole(folder)
     record = Record(folder, head, grid, [job.name for job in jobs])
     _train_all(out, jobs, record, run, trainer, flags.restart)
     _finish(out, record)
@@ -155,7 +155,7 @@ def _trained(
 ) -> dict[str, Any]:
     work = _work(folder, job)
     if restart and work.exists():
-        shutil.rmtree(work)
+        remove_whole(work)
     if run.tensorboard is not None:
         run = replace(run, tensorboard=run.tensorboard / job.name)
     try:

@@ -70,7 +70,7 @@ def train(
     the same command is given again; until it is done its state lies in ENCODER.partial. With
     --method mrl or adapter a linear adapter is trained instead, to compare with.
     """
-    from csr_qdrant.atomic import refuse_existing
+    from csr_qdrant.atomic import refuse_existing, remove_whole
     from csr_qdrant.cli import linear
     from csr_qdrant.cli.sweep import Flags, Trainer, run_sweep
     from csr_qdrant.linear import LinearAdapter
@@ -105,7 +105,7 @@ def train(
             _show_plan(out, data, chosen, output, work)
         return
     if restart and place is None and work.exists() and ranks.leads():
-        shutil.rmtree(work)
+        remove_whole(work)
     made: Encoder | LinearAdapter
     if isinstance(chosen, LinearConfig):
         made = linear.fitted(out, data, chosen, run, work)

@@ -1,11 +1,11 @@
 """`csr train` from the dense vectors of a collection that exists, in a folder or on a server."""
 
-import shutil
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from csr_qdrant.atomic import remove_whole
 from csr_qdrant.cli import ranks
 from csr_qdrant.cli.opening import open_vectors
 from csr_qdrant.cli.output import Output
@@ -128,7 +128,7 @@ def read(
         if vectors.normalised:
             out.note(f"{vectors.location} compares by cosine, so its vectors have L2 norm 1")
         if restart and work.exists():
-            shutil.rmtree(work)
+            remove_whole(work)
         found = _downloaded(out, vectors, points, seed, work, rows)
         return _data(out, vectors, points, run, found)
 

@@ -188,6 +188,26 @@ def test_recreate_checks_the_new_rows_before_it_deletes_the_old(csr: Csr) -> Non
         assert len(collection) == 300
 
 
+def test_a_recreate_that_is_killed_leaves_nothing_half_deleted(
+    csr: Csr, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert csr("index", "x.npy", "col", "--encoder", "enc").exit_code == 0
+
+    def stopped(path: Path) -> None:
+        next(path.glob("*.json")).unlink()
+        raise KeyboardInterrupt
+
+    again = ("index", "x.npy", "col", "--encoder", "enc", "--recreate", "--yes")
+    with monkeypatch.context() as patched:
+        patched.setattr("csr_qdrant.atomic.shutil.rmtree", stopped)
+        assert csr(*again).exit_code == 130
+    assert not Path("col").exists()
+    assert csr(*again).exit_code == 0
+    with Collection.open("col") as collection:
+        assert len(collection) == 300
+    assert not list(Path().glob(".col*"))
+
+
 def test_recreate_never_deletes_a_folder_that_is_no_collection(csr: Csr) -> None:
     Path("mine").mkdir()
     Path("mine/thesis.txt").write_text("years of work")
