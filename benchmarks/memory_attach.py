@@ -19,7 +19,7 @@ from csr_qdrant.benchmarks.record import RESULTS
 from csr_qdrant.benchmarks.speed_attach import make_shard
 from csr_qdrant.codes_file import CodesFile
 from csr_qdrant.deployment.attach import attach
-from csr_qdrant.deployment.attach_journal import FLUSH_POINTS
+from csr_qdrant.deployment.journal import FLUSH_POINTS
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import CsrError
 

@@ -22,8 +22,8 @@ from csr_qdrant.benchmarks.neighbours import Matrix
 from csr_qdrant.benchmarks.record import RESULTS
 from csr_qdrant.benchmarks.speed_attach import VECTOR, make_shard
 from csr_qdrant.codes_file import CodesFile
+from csr_qdrant.deployment.journal import FLUSH_POINTS
 from csr_qdrant.deployment.migrate import MigrateConfig, migrate
-from csr_qdrant.deployment.migrate_journal import FLUSH_POINTS
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import CsrError
 from csr_qdrant.stores.whole_points_edge import EdgePoints

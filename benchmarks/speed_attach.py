@@ -24,7 +24,7 @@ from csr_qdrant.benchmarks.neighbours import Matrix
 from csr_qdrant.benchmarks.record import RESULTS, report, write_record
 from csr_qdrant.benchmarks.synthetic import random_encoder, random_vectors
 from csr_qdrant.deployment.attach import AttachConfig, attach
-from csr_qdrant.deployment.attach_journal import FLUSH_POINTS
+from csr_qdrant.deployment.journal import FLUSH_POINTS
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import CsrError
 

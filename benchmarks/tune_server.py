@@ -19,7 +19,7 @@ class PatientStore(ServerStore):
 
     repeats = 0  # requests that were sent once more, so far
 
-    def _call(self, policy: RetryPolicy, function: Callable[[], T]) -> T:
+    def _call(self, function: Callable[[], T], policy: RetryPolicy | None = None) -> T:
         tries = 0
 
         def tried() -> T:
@@ -28,6 +28,6 @@ class PatientStore(ServerStore):
             return function()
 
         try:
-            return super()._call(PATIENT, tried)
+            return super()._call(tried, PATIENT)
         finally:
             self.repeats += max(0, tries - 1)

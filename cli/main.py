@@ -20,9 +20,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from csr_qdrant import __version__
+from csr_qdrant import __version__, long_calls
 from csr_qdrant.cli import lazy
 from csr_qdrant.cli.errors import reported
+from csr_qdrant.cli.interrupts import killed_by_ctrl_c
 
 COMMANDS = {
     "demo": "See it work on real data, next to dense vectors.",
@@ -79,4 +80,5 @@ def csr(
 
 def main() -> None:
     """Run the `csr` command."""
+    long_calls.around = killed_by_ctrl_c
     app(prog_name="csr")

@@ -131,7 +131,7 @@ class Encoder:
             RowError: NaN or infinity in `dense`.
             ConfigError: k outside 1..h, an unknown device.
         """
-        rows = self._checked(dense)
+        rows = checked_rows(dense, self.d, "encoder")
         k = check_k(self.k if k is None else k, self.h)
         kernel = self._kernel(k, device, len(rows))
         size = max(64, kernel.block_bytes // (4 * self.h)) if batch_size is None else batch_size
@@ -150,20 +150,6 @@ class Encoder:
 
         starts = range(0, max(1, len(rows)), size)
         return SparseCodes.concatenate(list(kernel.over(encode_from, starts)))
-
-    def _checked(self, dense: npt.ArrayLike) -> npt.NDArray[Any]:
-        try:
-            rows = np.asarray(dense)
-        except ValueError as error:  # lists of unequal lengths
-            raise CsrError(f"dense vectors must be an array of numbers: {error}") from None
-        if rows.ndim != 2 or rows.shape[1] != self.d:
-            raise CsrError(
-                f"this encoder takes vectors of shape (n, {self.d}), got {rows.shape}: "
-                f"use the embedding model that it was trained on"
-            )
-        if rows.dtype.kind not in "fiu":
-            raise CsrError(f"dense vectors must be numbers, got {rows.dtype}: convert them first")
-        return rows
 
     def _kernel(self, k: int, device: str | None, n: int) -> Kernel:
         if device is None and "torch" not in sys.modules and n < ROWS_WORTH_TORCH:
@@ -221,6 +207,25 @@ class Encoder:
     def with_k(self, k: int) -> "Encoder":
         """Return the same encoder with another default k."""
         return replace(self, k=k)
+
+
+def checked_rows(vectors: npt.ArrayLike, d: int, taker: str) -> npt.NDArray[Any]:
+    """Return vectors as an array; raise CsrError unless they are numbers of shape (n, d).
+
+    `taker` says what takes them: an encoder or an adapter.
+    """
+    try:
+        rows = np.asarray(vectors)
+    except ValueError as error:  # lists of unequal lengths
+        raise CsrError(f"dense vectors must be an array of numbers: {error}") from None
+    if rows.ndim != 2 or rows.shape[1] != d:
+        raise CsrError(
+            f"this {taker} takes vectors of shape (n, {d}), got {rows.shape}: use the embedding "
+            "model that it was trained on"
+        )
+    if rows.dtype.kind not in "fiu":
+        raise CsrError(f"dense vectors must be numbers, got {rows.dtype}: convert them first")
+    return rows
 
 
 def check_k(k: int, h: int) -> int:

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from csr_qdrant.atomic import replaced_folder
+from csr_qdrant.encoder import checked_rows
 from csr_qdrant.errors import ConfigError, CsrError, RowError
 from csr_qdrant.json_files import read_json
 
@@ -103,7 +104,8 @@ class LinearAdapter:
             RowError: NaN, infinity or values too large for float32.
             ConfigError: dims outside 1..d.
         """
-        rows, size = self._checked(vectors), self.dims[-1] if dims is None else dims
+        rows = checked_rows(vectors, self.d, "adapter")
+        size = self.dims[-1] if dims is None else dims
         check_dims((size,), self.d)
         adapted = np.empty((len(rows), size), np.float32)
         step = max(64, BLOCK_BYTES // (4 * self.d))
@@ -114,20 +116,6 @@ class LinearAdapter:
             _refuse_infinite(norms, first_row + start, name)
             adapted[start : start + step] = values / np.where(norms > 0, norms, 1)[:, None]
         return adapted
-
-    def _checked(self, vectors: npt.ArrayLike) -> npt.NDArray[Any]:
-        try:
-            rows = np.asarray(vectors)
-        except ValueError as error:  # lists of unequal lengths
-            raise CsrError(f"vectors must be an array of numbers: {error}") from None
-        if rows.ndim != 2 or rows.shape[1] != self.d:
-            raise CsrError(
-                f"this adapter takes vectors of shape (n, {self.d}), got {rows.shape}: use the "
-                f"embedding model that it was trained on"
-            )
-        if rows.dtype.kind not in "fiu":
-            raise CsrError(f"vectors must be numbers, got {rows.dtype}: convert them first")
-        return rows
 
     def _mapped(self, rows: npt.NDArray[Any], size: int) -> F32:
         with np.errstate(over="ignore", invalid="ignore"):  # the norms will show it

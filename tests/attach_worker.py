@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from csr_qdrant.deployment import attach_journal
+from csr_qdrant.deployment import journal
 from csr_qdrant.deployment.attach import AttachConfig, attach
 from csr_qdrant.deployment.detach import detach
 from csr_qdrant.encoder import Encoder
@@ -16,7 +16,7 @@ from indexing_worker import main
 
 def run(arguments: dict[str, Any]) -> None:
     """Attach to the shard in `folder`, or, with `detach`, detach from it."""
-    attach_journal.FLUSH_POINTS = 64
+    journal.FLUSH_POINTS = 64
     if arguments.get("detach"):
         with EdgeCodeWriter.open(arguments["folder"]) as writer:
             detach(writer)

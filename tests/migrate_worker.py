@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from csr_qdrant.deployment import migrate_journal
+from csr_qdrant.deployment import journal
 from csr_qdrant.deployment.migrate import MigrateConfig, migrate
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.stores import whole_points_edge  # noqa: F401  (imported once, not by each run)
@@ -15,7 +15,7 @@ from indexing_worker import main
 
 def run(arguments: dict[str, Any]) -> None:
     """Copy the shard in `source` to the folder `target`."""
-    migrate_journal.FLUSH_POINTS = 64
+    journal.FLUSH_POINTS = 64
     config = MigrateConfig(vector="text", batch=16, device="numpy")
     encoder = Encoder.load(arguments["encoder"])
     migrate(arguments["source"], arguments["target"], encoder, config)

@@ -8,7 +8,7 @@ from qdrant_client import QdrantClient
 
 from csr_qdrant import indexing
 from csr_qdrant.collection import Collection
-from csr_qdrant.deployment import attach_journal, migrate_journal
+from csr_qdrant.deployment import journal
 from csr_qdrant.deployment.attach import AttachConfig, attach_on
 from csr_qdrant.deployment.migrate import MigrateConfig, migrate
 from csr_qdrant.encoder import Encoder
@@ -27,7 +27,7 @@ BATCH = 16
 
 def hurry() -> None:
     """Record progress often, and don't wait long before a request is sent again."""
-    indexing.FLUSH_ROWS = attach_journal.FLUSH_POINTS = migrate_journal.FLUSH_POINTS = FLUSH
+    indexing.FLUSH_ROWS = journal.FLUSH_POINTS = FLUSH
     base.BLOCK_ROWS.update(vectors=BATCH)
     RetryPolicy._pause = lambda self, state: 0.005  # type: ignore[method-assign]
 

@@ -5,9 +5,20 @@ import pty
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
+
+from csr_qdrant import long_calls
+from csr_qdrant.cli.interrupts import killed_by_ctrl_c
+from csr_qdrant.collection import Collection
+from csr_qdrant.deployment.attach import AttachConfig, attach
+
+sys.path.insert(0, str(Path(__file__).parent))
+from attach_targets import EdgeTarget, encoder_of, vectors_of
 
 
 def script(folder: Path, body: str) -> list[str]:
@@ -81,6 +92,63 @@ def test_control_c_ends_the_command_with_130(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == "Error: interrupted\n"
         assert process.wait(timeout=60) == 130
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the C library's sleep")
+def test_control_c_ends_calls_that_hold_the_interpreter(tmp_path: Path) -> None:
+    body = """
+    import ctypes
+    from csr_qdrant import long_calls
+    Output().note('ready')
+    with long_calls.around():
+        ctypes.PyDLL(None).sleep(60)  # with the lock held, as the engine does
+"""
+    with subprocess.Popen(
+        script(tmp_path, body),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "ready\n"
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == -signal.SIGINT
+
+
+def test_an_ignored_control_c_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with killed_by_ctrl_c():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with killed_by_ctrl_c():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_only_the_command_changes_what_control_c_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[str] = []
+
+    @contextmanager
+    def watch() -> Iterator[None]:
+        entered.append("optimise")
+        yield
+
+    assert long_calls.around is nullcontext
+    monkeypatch.setattr(long_calls, "around", watch)
+    encoder = encoder_of()
+    with Collection.create(tmp_path / "docs", encoder, keep_dense=True) as docs:
+        docs.add(range(20), vectors=vectors_of(20))
+        docs.optimise()
+    target = EdgeTarget(tmp_path / "shard")
+    target.upsert(range(20), vectors_of(20))
+    attach(target.folder, encoder, AttachConfig(vector="text"))
+    assert entered == ["optimise"] * 2
 
 
 def on_terminal(command: list[str]) -> tuple[str, str]:

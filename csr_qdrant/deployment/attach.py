@@ -19,8 +19,9 @@ from csr_qdrant.deployment.attach_bad import BadPoints, bad_points
 from csr_qdrant.deployment.attach_checks import plan_attach, schema_of
 from csr_qdrant.deployment.attach_codes import Coder
 from csr_qdrant.deployment.attach_config import AttachConfig, AttachPlan, AttachReport
-from csr_qdrant.deployment.attach_journal import Journal
+from csr_qdrant.deployment.attach_journal import attach_journal
 from csr_qdrant.deployment.attach_passes import OnPoints, Passes
+from csr_qdrant.deployment.journal import Journal
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import CsrError
 from csr_qdrant.identity import Identity
@@ -100,7 +101,7 @@ def _attach(
     started = time.perf_counter()
     _prepare(target, encoder, plan)
     passes = Passes(target, Coder(encoder, plan.k, config.device), plan, config, on_points)
-    bad = _run(passes, Journal.open(target), config, plan)
+    bad = _run(passes, attach_journal(target), config, plan)
     sampled, wrong = passes.check_sample()
     seconds = time.perf_counter() - started
     if config.optimise:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from csr_qdrant.deployment.attach_bad import BadPoints
 from csr_qdrant.deployment.attach_codes import Coder, Encoded, Vectors, compare
 from csr_qdrant.deployment.attach_config import AttachConfig, AttachPlan, BadPoint
-from csr_qdrant.deployment.attach_journal import Journal
 from csr_qdrant.deployment.attach_pages import Pace, Page, pass_over
+from csr_qdrant.deployment.journal import Journal
 from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores.writing import CodeWriter

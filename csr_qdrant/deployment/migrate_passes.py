@@ -10,8 +10,8 @@ from csr_qdrant.deployment.attach_bad import BadPoints
 from csr_qdrant.deployment.attach_config import BadPoint
 from csr_qdrant.deployment.attach_pages import Pace, Page, pass_over
 from csr_qdrant.deployment.attach_passes import SETTLING_ROUNDS, OnPoints, Sample
+from csr_qdrant.deployment.journal import Journal
 from csr_qdrant.deployment.migrate_config import MigrateConfig
-from csr_qdrant.deployment.migrate_journal import Journal
 from csr_qdrant.deployment.migrate_pages import PageSize
 from csr_qdrant.deployment.migrate_points import Made, Maker, ids_of
 from csr_qdrant.errors import CsrError

@@ -8,7 +8,7 @@ from csr_qdrant.deployment.attach_bad import BadPoints, bad_points
 from csr_qdrant.deployment.migrate_checks import Task
 from csr_qdrant.deployment.migrate_config import MigrateConfig, MigrateReport
 from csr_qdrant.deployment.migrate_earlier import refuse_use
-from csr_qdrant.deployment.migrate_journal import Journal
+from csr_qdrant.deployment.migrate_journal import migrate_journal
 from csr_qdrant.deployment.migrate_passes import Passes
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.stores.whole_points import NewPlace, WholePoints
@@ -29,7 +29,7 @@ class Run:
         """Prepare the run; `started` is when it began, by `time.perf_counter`."""
         self._task, self._source, self._target = task, source, target
         self._place, self._config, self._started = place, config, started
-        self._journal = Journal.open(target, task.settings)
+        self._journal = migrate_journal(target, task.settings)
 
     def carry_out(self, passes: Passes) -> MigrateReport:
         """Copy, verify, move the alias; a copy that is in use is only looked at.

@@ -14,9 +14,9 @@ from typing import Any, Self
 
 import qdrant_edge as engine
 
+from csr_qdrant import long_calls
 from csr_qdrant.atomic import replaced_folder
-from csr_qdrant.closing import Closing
-from csr_qdrant.errors import ConfigError, CsrError
+from csr_qdrant.errors import ConfigError
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores.base import (
     Group,
@@ -40,6 +40,7 @@ from csr_qdrant.stores.edge_folder import (
     shard_folder,
     write_description,
 )
+from csr_qdrant.stores.edge_open import OpenShard
 from csr_qdrant.stores.edge_points import (
     bytes_to_write,
     engine_points,
@@ -59,13 +60,12 @@ DATATYPES = {
 }
 
 
-class EdgeStore(Closing):
+class EdgeStore(OpenShard):
     """One collection in a folder; open in one process at a time. See `Store` for the methods."""
 
     def __init__(self, folder: Path, shard: Any, schema: Schema, metadata: Json) -> None:
         """Wrap an open shard; use `create` or `open`."""
-        self._folder = folder
-        self._handle = shard
+        super().__init__(folder, shard)
         self._schema = schema
         self._metadata = metadata
 
@@ -106,11 +106,6 @@ class EdgeStore(Closing):
         with plain_errors(path):
             shard = shard_folder(path, schema)
             return cls(path, engine.EdgeShard.load(str(shard)), schema, metadata)
-
-    @property
-    def location(self) -> str:
-        """The folder."""
-        return str(self._folder)
 
     @property
     def schema(self) -> Schema:
@@ -213,11 +208,6 @@ class EdgeStore(Closing):
         """Measure the folder on disk, without what stands beside the engine's own files."""
         return disk_sizes(shard_folder(self._folder, self._schema), self._schema.code_name)
 
-    def flush(self) -> None:
-        """Make everything written so far durable."""
-        with plain_errors(self._folder):
-            self._shard.flush()
-
     def optimise(self) -> None:
         """Merge segments and build the compact sparse index; blocks until that is done.
 
@@ -225,30 +215,8 @@ class EdgeStore(Closing):
         """
         shard = self._shard
         require_space(self._folder, self.sizes().allocated)
-        with plain_errors(self._folder):
+        with plain_errors(self._folder), long_calls.around():
             shard.optimize()
-
-    def close(self) -> None:
-        """Flush and release the folder; the store cannot be used afterwards."""
-        if self._handle is None:
-            return
-        shard, self._handle = self._handle, None
-        with plain_errors(self._folder):
-            shard.flush()
-            shard.close()
-
-    # --- to and from the engine's types -----------------------------------------------------
-
-    @property
-    def _shard(self) -> Any:
-        if self._handle is None:
-            raise CsrError(f"the collection {self._folder} is closed: open it again")
-        return self._handle
-
-    def _update(self, operation: Any) -> None:
-        shard = self._shard
-        with plain_errors(self._folder):
-            shard.update(operation)
 
 
 def _config(schema: Schema) -> Any:

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import qdrant_edge as engine
 
-from csr_qdrant.closing import Closing
 from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import PointId
 from csr_qdrant.json_files import read_json
 from csr_qdrant.stores.checks import check_point_id
 from csr_qdrant.stores.edge_folder import any_shard_folder, plain_errors
+from csr_qdrant.stores.edge_open import OpenShard
 from csr_qdrant.stores.edge_points import known_ids
 from csr_qdrant.stores.layout import DenseVector, Layout
 from csr_qdrant.stores.reading import ReadPoint, ScoredId, read_point
@@ -23,17 +23,18 @@ from csr_qdrant.stores.records import plain_id
 _DAMAGED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, StopIteration)
 
 
-class EdgeReader(Closing):
+class EdgeReader(OpenShard):
     """One collection in a folder, opened for reading. See `PointReader` for the methods.
 
     The engine locks its write-ahead log, so the folder must not be open elsewhere; on opening it
     may put its own journals away and complete its own description, which changes no point.
     """
 
+    _writes = False
+
     def __init__(self, folder: Path, shard: Any, layout: Layout) -> None:
         """Wrap an open shard; use `open`."""
-        self._folder = folder
-        self._handle = shard
+        super().__init__(folder, shard)
         self._layout = layout
 
     @classmethod
@@ -47,11 +48,6 @@ class EdgeReader(Closing):
         layout = read_layout(path, shard)
         with plain_errors(path):
             return cls(path, engine.EdgeShard.load(str(shard)), layout)
-
-    @property
-    def location(self) -> str:
-        """The folder."""
-        return str(self._folder)
 
     def layout(self) -> Layout:
         """Return the vectors that the collection holds."""
@@ -102,20 +98,6 @@ class EdgeReader(Closing):
         with plain_errors(self._folder):
             found = self._shard.query_batch(engine.QueryBatchRequest(requests))
         return [[ScoredId(plain_id(each.id), each.score) for each in row] for row in found]
-
-    def close(self) -> None:
-        """Release the folder; nothing was written that would have to be flushed."""
-        if self._handle is None:
-            return
-        shard, self._handle = self._handle, None
-        with plain_errors(self._folder):
-            shard.close()
-
-    @property
-    def _shard(self) -> Any:
-        if self._handle is None:
-            raise CsrError(f"the collection {self._folder} is closed: open it again")
-        return self._handle
 
     def _scroll(
         self,

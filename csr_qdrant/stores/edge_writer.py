@@ -12,10 +12,9 @@ from typing import Any, Self
 
 import qdrant_edge as engine
 
+from csr_qdrant import long_calls
 from csr_qdrant.atomic import remove_whole
-from csr_qdrant.closing import Closing
 from csr_qdrant.codes import SparseCodes
-from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores.base import Datatype, Json, Schema
 from csr_qdrant.stores.checks import check_point_id
@@ -28,6 +27,7 @@ from csr_qdrant.stores.edge_folder import (
     read_description,
     write_description,
 )
+from csr_qdrant.stores.edge_open import OpenShard
 from csr_qdrant.stores.edge_points import known_ids
 from csr_qdrant.stores.edge_reader import read_layout
 from csr_qdrant.stores.edge_repair import load_shard
@@ -40,14 +40,13 @@ UPDATE_POINTS = 256  # larger calls gain nothing and hold more of them in memory
 BYTES_PER_POINT = 64 * 2**10
 
 
-class EdgeCodeWriter(Closing):
+class EdgeCodeWriter(OpenShard):
     """One collection in a folder, open in one process at a time. See `CodeWriter`."""
 
     def __init__(self, folder: Path, shard_folder: Path, shard: Any) -> None:
         """Wrap an open shard; use `open`."""
-        self._folder = folder
+        super().__init__(folder, shard)
         self._shard_folder = shard_folder
-        self._handle = shard
         self._described: tuple[Schema, Json] | None = None
         if (folder / DESCRIPTION).exists():
             self._described = read_description(folder)
@@ -67,11 +66,6 @@ class EdgeCodeWriter(Closing):
         except BaseException:
             shard.close()
             raise
-
-    @property
-    def location(self) -> str:
-        """The folder."""
-        return str(self._folder)
 
     @property
     def folder(self) -> Path:
@@ -208,34 +202,11 @@ class EdgeCodeWriter(Closing):
     def insist(self, on: bool) -> None:
         """Do nothing: an engine in this process is never away."""
 
-    def flush(self) -> None:
-        """Make everything written so far durable."""
-        with plain_errors(self._folder):
-            self._shard.flush()
-
     def optimise(self) -> None:
         """Build the collection's indexes as its own settings say; blocks until that is done."""
-        with plain_errors(self._folder):
-            self._shard.optimize()
-
-    def close(self) -> None:
-        """Flush and release the folder."""
-        if self._handle is None:
-            return
-        shard, self._handle = self._handle, None
-        with plain_errors(self._folder):
-            shard.flush()
-            shard.close()
-
-    @property
-    def _shard(self) -> Any:
-        if self._handle is None:
-            raise CsrError(f"the collection {self._folder} is closed: open it again")
-        return self._handle
-
-    def _update(self, operation: Any) -> None:
-        with plain_errors(self._folder):
-            self._shard.update(operation)
+        shard = self._shard
+        with plain_errors(self._folder), long_calls.around():
+            shard.optimize()
 
 
 def _filter(having: str, lacking: str | None) -> Any:

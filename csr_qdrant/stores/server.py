@@ -1,12 +1,11 @@
 """A collection on a Qdrant server or cluster, through `qdrant_client`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
-from typing import Any, Self, TypeVar
+from functools import partial
+from typing import Any, Self
 
 from qdrant_client import QdrantClient, models
 
-from csr_qdrant.closing import Closing
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores import server_config as config
@@ -24,14 +23,13 @@ from csr_qdrant.stores.checks import check_point_id, check_points, check_search
 from csr_qdrant.stores.filters import client_filter
 from csr_qdrant.stores.records import plain_id, stored_point
 from csr_qdrant.stores.server_config import connect
-from csr_qdrant.stores.server_errors import RetryPolicy, server_errors
-from csr_qdrant.stores.server_limits import Limits, at_most, exact_count, read_limits
+from csr_qdrant.stores.server_errors import RetryPolicy
+from csr_qdrant.stores.server_limits import at_most
+from csr_qdrant.stores.server_open import OnServer
 from csr_qdrant.stores.server_points import points_in_requests
 from csr_qdrant.stores.server_queries import group_arguments, server_queries
 
 __all__ = ["RetryPolicy", "ServerStore", "connect"]
-
-T = TypeVar("T")
 
 # A write goes on for minutes; who waits for an answer wants to know sooner that there is none.
 WRITES = RetryPolicy(attempts=10, first_s=0.5, longest_s=30)
@@ -39,7 +37,7 @@ READS = RetryPolicy(attempts=3, first_s=0.25, longest_s=2)
 IDS_PER_REQUEST = 10_000
 
 
-class ServerStore(Closing):
+class ServerStore(OnServer):
     """One collection on a server. See `Store` for the methods.
 
     Writes wait until the server keeps them, and are repeated as `writes` says while it is busy or
@@ -56,12 +54,9 @@ class ServerStore(Closing):
         owns_client: bool = False,
     ) -> None:
         """Wrap a collection that is known to exist; use `create` or `open`."""
-        self._client = client
-        self._name = name
+        super().__init__(client, name, READS, owns_client=owns_client)
         self._schema = schema
         self._writes = writes
-        self._owns_client = owns_client
-        self._closed = False
 
     @classmethod
     def create(
@@ -94,7 +89,7 @@ class ServerStore(Closing):
             metadata=recorded,
         )
         try:
-            store._call(writes, ask)
+            store._call(ask, writes)
         except CsrError:
             # An answer may be lost on its way, and then the second try finds it there already.
             if not store._exists() or store._info().config.metadata != recorded:
@@ -121,11 +116,6 @@ class ServerStore(Closing):
         return store
 
     @property
-    def location(self) -> str:
-        """Name of the collection and the server's address."""
-        return f"collection {self._name!r} {config.address(self._client)}"
-
-    @property
     def schema(self) -> Schema:
         """The vectors that the collection holds."""
         return self._schema
@@ -137,9 +127,7 @@ class ServerStore(Closing):
     def write_metadata(self, key: str, value: Any) -> None:
         """Store a JSON value under `key` beside the points; None removes the key."""
         change = {f"{config.META_KEY}.{key}": value}  # the server merges by key and drops nulls
-        self._call(
-            self._writes, lambda: self._client.update_collection(self._name, metadata=change)
-        )
+        self._write(lambda: self._client.update_collection(self._name, metadata=change))
 
     def upsert(self, points: PointBatch) -> None:
         """Write points; those with a known id are replaced. Kept by the server on return.
@@ -156,7 +144,7 @@ class ServerStore(Closing):
         queries = server_queries(request, self._schema)
         if not queries:
             return []
-        answers = self._call(READS, lambda: self._client.query_batch_points(self._name, queries))
+        answers = self._call(lambda: self._client.query_batch_points(self._name, queries))
         return [_hits(answer.points) for answer in answers]
 
     def search_groups(self, request: Search, field: str, size: int) -> list[list[Group]]:
@@ -171,7 +159,7 @@ class ServerStore(Closing):
                 group_size=size,
                 **arguments,
             )
-            groups = self._call(READS, ask).groups
+            groups = self._call(ask).groups
             found.append([Group(group.id, _hits(group.hits)) for group in groups])
         return found
 
@@ -184,15 +172,12 @@ class ServerStore(Closing):
 
     def count(self, filter: Json | None = None) -> int:
         """Return the exact number of points."""
-        call = partial(self._call, READS)
-        condition = client_filter(filter)
-        return exact_count(self._client, self._name, condition, lambda: self._limits, call)
+        return self._count(client_filter(filter))
 
     def retrieve(self, ids: Sequence[PointId]) -> list[StoredPoint]:
         """Return the points that exist, with payload and vectors, in any order."""
         known = [check_point_id(point) for point in ids]
         found = self._call(
-            READS,
             lambda: self._client.retrieve(
                 self._name, known, with_payload=True, with_vectors=self._schema.vector_names
             ),
@@ -205,7 +190,6 @@ class ServerStore(Closing):
         """Return up to `limit` points by rising id from `offset` on, and the next offset."""
         start = None if offset is None else check_point_id(offset)
         found, following = self._call(
-            READS,
             lambda: self._client.scroll(
                 self._name,
                 limit=at_most(limit, self._limits.page),
@@ -228,34 +212,8 @@ class ServerStore(Closing):
     def optimise(self) -> None:
         """Do nothing: a server builds its indexes by itself."""
 
-    def close(self) -> None:
-        """Close the client if the store owns it; the store cannot be used afterwards."""
-        if self._owns_client and not self._closed:
-            self._client.close()
-        self._closed = True
-
-    # --- calls ------------------------------------------------------------------------------
-
-    def _call(self, policy: RetryPolicy, function: Callable[[], T]) -> T:
-        if self._closed:
-            raise CsrError(f"{self.location} is closed: open it again")
-        with server_errors(self.location, self._client.init_options.get("api_key")):
-            return policy.call(function)
-
-    def _write(self, function: Callable[[], models.UpdateResult]) -> None:
-        self._call(self._writes, function)
-
-    def _exists(self) -> bool:
-        """Tell whether the collection exists, on a server that is new enough."""
-        self._call(READS, lambda: config.refuse_old(self._client))
-        return self._call(READS, lambda: self._client.collection_exists(self._name))
-
-    @cached_property
-    def _limits(self) -> Limits:
-        return read_limits(self._info())
-
-    def _info(self) -> models.CollectionInfo:
-        return self._call(READS, lambda: self._client.get_collection(self._name))
+    def _write(self, function: Callable[[], Any]) -> None:
+        self._call(function, self._writes)
 
 
 def _hits(points: Sequence[models.ScoredPoint]) -> list[Hit]:

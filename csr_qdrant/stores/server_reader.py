@@ -1,14 +1,12 @@
 """Reads any collection on a Qdrant server or cluster, through `qdrant_client`."""
 
-from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import Any, Self, TypeVar
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from qdrant_client import QdrantClient, models
 
-from csr_qdrant.closing import Closing
 from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores import server_config as config
@@ -16,27 +14,16 @@ from csr_qdrant.stores.checks import check_point_id
 from csr_qdrant.stores.layout import Layout
 from csr_qdrant.stores.reading import ReadPoint, ScoredId, read_point
 from csr_qdrant.stores.records import plain_id
-from csr_qdrant.stores.server_errors import RetryPolicy, server_errors
-from csr_qdrant.stores.server_limits import Limits, at_most, exact_count, read_limits
-
-T = TypeVar("T")
+from csr_qdrant.stores.server_errors import RetryPolicy
+from csr_qdrant.stores.server_limits import at_most
+from csr_qdrant.stores.server_open import OnServer
 
 # A whole collection takes minutes to read: worth waiting for a server that is busy for a while.
 PATIENT = RetryPolicy(attempts=8, first_s=0.5, longest_s=30)
 
 
-class ServerReader(Closing):
+class ServerReader(OnServer):
     """One collection on a server, opened for reading. See `PointReader` for the methods."""
-
-    def __init__(
-        self, client: QdrantClient, name: str, retries: RetryPolicy, *, owns_client: bool
-    ) -> None:
-        """Wrap a collection that is known to exist; use `open`."""
-        self._client = client
-        self._name = name
-        self._retries = retries
-        self._owns_client = owns_client
-        self._closed = False
 
     @classmethod
     def open(
@@ -52,15 +39,9 @@ class ServerReader(Closing):
         Raises CsrError if there is none, or for a server below 1.16.
         """
         reader = cls(client, name, retries, owns_client=owns_client)
-        reader._call(lambda: config.refuse_old(client))
-        if not reader._call(lambda: client.collection_exists(name)):
+        if not reader._exists():
             raise CsrError(f"there is no {reader.location}: check the name and the URL")
         return reader
-
-    @property
-    def location(self) -> str:
-        """Name of the collection and the server's address, without a password."""
-        return f"collection {self._name!r} {config.address(self._client)}"
 
     def layout(self) -> Layout:
         """Return the vectors that the collection holds."""
@@ -68,8 +49,7 @@ class ServerReader(Closing):
 
     def count(self, vector: str) -> int:
         """Return the exact number of points that have this vector."""
-        condition = _having(vector)
-        return exact_count(self._client, self._name, condition, lambda: self._limits, self._call)
+        return self._count(_having(vector))
 
     def page(
         self, vector: str, limit: int, offset: PointId | None, fields: Sequence[str]
@@ -113,12 +93,6 @@ class ServerReader(Closing):
         answers = self._call(lambda: self._client.query_batch_points(self._name, requests))
         return [[ScoredId(plain_id(p.id), p.score) for p in answer.points] for answer in answers]
 
-    def close(self) -> None:
-        """Close the client if the reader owns it; the reader cannot be used afterwards."""
-        if self._owns_client and not self._closed:
-            self._client.close()
-        self._closed = True
-
     def _scroll(
         self,
         vector: str,
@@ -139,19 +113,6 @@ class ServerReader(Closing):
             )
         )
         return records, None if following is None else plain_id(following)
-
-    @cached_property
-    def _limits(self) -> Limits:
-        return read_limits(self._info())
-
-    def _info(self) -> models.CollectionInfo:
-        return self._call(lambda: self._client.get_collection(self._name))
-
-    def _call(self, function: Callable[[], T]) -> T:
-        if self._closed:
-            raise CsrError(f"{self.location} is closed: open it again")
-        with server_errors(self.location, self._client.init_options.get("api_key")):
-            return self._retries.call(function)
 
 
 def _having(vector: str) -> models.Filter:

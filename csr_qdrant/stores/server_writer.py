@@ -1,13 +1,10 @@
 """Writes codes into any collection on a Qdrant server or cluster, beside what it holds."""
 
-import threading
-from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import Any, Self, TypeVar
+from collections.abc import Sequence
+from typing import Any, Self
 
 from qdrant_client import QdrantClient, models
 
-from csr_qdrant.closing import Closing
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.errors import CsrError
 from csr_qdrant.ids import PointId
@@ -16,34 +13,22 @@ from csr_qdrant.stores.base import Datatype, Json, Schema
 from csr_qdrant.stores.checks import check_point_id
 from csr_qdrant.stores.layout import Layout
 from csr_qdrant.stores.records import plain_id
-from csr_qdrant.stores.server_errors import RetryPolicy, server_errors
-from csr_qdrant.stores.server_limits import Limits, at_most, exact_count, portions, read_limits
+from csr_qdrant.stores.server_errors import RetryPolicy
+from csr_qdrant.stores.server_limits import at_most, portions
+from csr_qdrant.stores.server_open import OnServer
 from csr_qdrant.stores.server_updates import CodeUpdates
 from csr_qdrant.stores.writing import CodedPoint, Refused, coded_point
-
-T = TypeVar("T")
 
 # A collection takes minutes or hours to go through: worth waiting for a busy server, for minutes.
 PATIENT = RetryPolicy(attempts=12, first_s=0.5, longest_s=30)
 
 
-class ServerCodeWriter(Closing):
+class ServerCodeWriter(OnServer):
     """One collection on a server, by its own name even if opened by an alias. See `CodeWriter`.
 
     Every request may be repeated without harm, and is while the server is busy or away. May be
     used from several threads at once.
     """
-
-    def __init__(
-        self, client: QdrantClient, name: str, retries: RetryPolicy, *, owns_client: bool
-    ) -> None:
-        """Wrap a collection that is known to exist; use `open`."""
-        self._client = client
-        self._name = name
-        self._retries = retries
-        self._owns_client = owns_client
-        self._closed = False
-        self._hurry = threading.Event()
 
     @classmethod
     def open(
@@ -74,11 +59,6 @@ class ServerCodeWriter(Closing):
             return self._name
         names = {each.alias_name: each.collection_name for each in aliases}
         return names.get(self._name, self._name)
-
-    @property
-    def location(self) -> str:
-        """Name of the collection and the server's address, without a password."""
-        return f"collection {self._name!r} {config.address(self._client)}"
 
     @property
     def folder(self) -> None:
@@ -214,34 +194,12 @@ class ServerCodeWriter(Closing):
     def optimise(self) -> None:
         """Do nothing: a server builds its indexes by itself."""
 
-    def close(self) -> None:
-        """Close the client if the writer owns it; the writer cannot be used afterwards."""
-        if self._owns_client and not self._closed:
-            self._client.close()
-        self._closed = True
-
-    @cached_property
-    def _limits(self) -> Limits:
-        return read_limits(self._info())
-
-    def _count(self, having: models.Filter | None) -> int:
-        return exact_count(self._client, self._name, having, lambda: self._limits, self._call)
-
     def _remove(self, name: str, chosen: models.Filter) -> None:
         self._call(lambda: self._client.delete_vectors(self._name, [name], chosen))
-
-    def _info(self) -> models.CollectionInfo:
-        return self._call(lambda: self._client.get_collection(self._name))
 
     def _change_metadata(self, change: Json) -> None:
         # The server merges by key and drops nulls.
         self._call(lambda: self._client.update_collection(self._name, metadata=change))
-
-    def _call(self, function: Callable[[], T]) -> T:
-        if self._closed:
-            raise CsrError(f"{self.location} is closed: open it again")
-        with server_errors(self.location, self._client.init_options.get("api_key")):
-            return self._retries.call(function, self._hurry)
 
 
 def _filter(having: str, lacking: str | None) -> models.Filter:

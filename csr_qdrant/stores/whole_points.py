@@ -7,9 +7,8 @@ from typing import Any, NamedTuple, Protocol, TypeGuard
 
 from csr_qdrant.ids import PointId
 from csr_qdrant.stores.base import Json, Schema
-from csr_qdrant.stores.layout import Layout
 from csr_qdrant.stores.records import plain_id
-from csr_qdrant.stores.writing import Code, Refused
+from csr_qdrant.stores.writing import Code, OpenCollection, Refused
 
 # A dense vector, the rows of a multivector, or indices and values of a sparse one.
 Vector = list[float] | list[list[float]] | Code
@@ -38,35 +37,11 @@ class Setup:
     left_out: tuple[str, ...] = ()  # what could not be read or is not taken along, in words
 
 
-class WholePoints(Protocol):
-    """One open collection. Errors of the engine arrive as CsrError."""
-
-    @property
-    def location(self) -> str:
-        """Where the collection is, for messages and for telling it again; never a key."""
-
-    @property
-    def folder(self) -> Path | None:
-        """Where an encoder may be kept beside the points; None: nowhere."""
-
-    @property
-    def threads(self) -> int:
-        """How many threads may write at a time with profit."""
+class WholePoints(OpenCollection, Protocol):
+    """Reads and writes the points of one collection with all that they hold."""
 
     def setup(self) -> Setup:
         """Return how the collection is configured."""
-
-    def layout(self) -> Layout:
-        """Return the vectors that the collection holds."""
-
-    def schema(self) -> Schema | None:
-        """Return what csr-qdrant recorded of the collection, None if it never did."""
-
-    def metadata(self) -> Json:
-        """Return what csr-qdrant stored beside the points."""
-
-    def write_metadata(self, key: str, value: Any) -> None:
-        """Store a JSON value under `key` beside the points."""
 
     def size(self, vector: str | None = None) -> int:
         """Return the exact number of points, or of those with this vector."""
@@ -91,21 +66,6 @@ class WholePoints(Protocol):
 
     def ensure_indexes(self, indexes: Mapping[str, Json]) -> None:
         """Make the payload indexes that are not there yet."""
-
-    def insist(self, on: bool) -> None:
-        """Go on asking while the engine is busy or away, as at first, or ask only once.
-
-        From any thread: with False, those that wait for another try wake up and make their last.
-        """
-
-    def flush(self) -> None:
-        """Make everything written so far durable."""
-
-    def optimise(self) -> None:
-        """Build the indexes now, where the engine leaves that to its user."""
-
-    def close(self) -> None:
-        """Release the engine; it cannot be used afterwards."""
 
 
 class NewPlace(Protocol):

@@ -28,30 +28,20 @@ class Refused(NamedTuple):
     reason: str
 
 
-class CodeWriter(Protocol):
-    """Writes codes into one collection. Errors of the engine arrive as CsrError.
-
-    Payloads and other vectors are never written. Ids that are gone are passed over.
-    """
+class OpenCollection(Protocol):
+    """A collection of anybody's that is open for writing. Errors arrive as CsrError."""
 
     @property
     def location(self) -> str:
-        """Where the collection is, for messages; never a key or a password."""
+        """Where the collection is, for messages and for telling it again; never a key."""
 
     @property
     def folder(self) -> Path | None:
-        """Where a copy of the encoder is kept beside the points; None: nowhere."""
+        """Where an encoder may be kept beside the points; None: nowhere."""
 
     @property
     def threads(self) -> int:
         """How many threads may write at a time with profit."""
-
-    @property
-    def exclusive(self) -> bool:
-        """Whether nobody else can write to the collection while this is open."""
-
-    def check_features(self) -> None:
-        """Raise CsrError if the engine cannot add a vector name to an existing collection."""
 
     def layout(self) -> Layout:
         """Return the vectors that the collection holds now."""
@@ -62,11 +52,40 @@ class CodeWriter(Protocol):
     def metadata(self) -> Json:
         """Return what csr-qdrant stored beside the points."""
 
-    def record(self, schema: Schema, metadata: Json) -> None:
-        """Record that the codes of `schema` belong to the collection, with `metadata`."""
-
     def write_metadata(self, key: str, value: Any) -> None:
         """Store a JSON value under `key` beside the points, after `record`; None removes it."""
+
+    def insist(self, on: bool) -> None:
+        """Go on asking while the engine is busy or away, as at first, or ask only once.
+
+        From any thread: with False, those that wait for another try wake up and make their last.
+        """
+
+    def flush(self) -> None:
+        """Make everything written so far durable."""
+
+    def optimise(self) -> None:
+        """Build the indexes now, where the engine leaves that to its user."""
+
+    def close(self) -> None:
+        """Release the engine; nothing else may be called afterwards."""
+
+
+class CodeWriter(OpenCollection, Protocol):
+    """Writes codes into one collection.
+
+    Payloads and other vectors are never written. Ids that are gone are passed over.
+    """
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether nobody else can write to the collection while this is open."""
+
+    def check_features(self) -> None:
+        """Raise CsrError if the engine cannot add a vector name to an existing collection."""
+
+    def record(self, schema: Schema, metadata: Json) -> None:
+        """Record that the codes of `schema` belong to the collection, with `metadata`."""
 
     def forget(self) -> None:
         """Remove all that csr-qdrant stored beside the points."""
@@ -105,21 +124,6 @@ class CodeWriter(Protocol):
 
     def remove_orphans(self, dense: str, name: str) -> None:
         """Remove the codes of points that have no vector `dense`."""
-
-    def insist(self, on: bool) -> None:
-        """Go on asking while the engine is busy or away, as at first, or ask only once.
-
-        From any thread: with False, those that wait for another try wake up and make their last.
-        """
-
-    def flush(self) -> None:
-        """Make everything written so far durable."""
-
-    def optimise(self) -> None:
-        """Build the indexes now, where the engine leaves that to its user."""
-
-    def close(self) -> None:
-        """Release the engine; the writer cannot be used afterwards."""
 
 
 def coded_point(record: Any, dense: str, code: str) -> CodedPoint:
