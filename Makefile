@@ -15,8 +15,10 @@ TEST_WORKERS ?= auto
 BENCH ?= speed_train speed_encode speed_index speed_search speed_attach memory_index \
 	memory_attach memory_migrate quality equal_time
 
-# torch and what needs it are installed by one command, so that the index holds for both.
-INSTALL = $(BIN)/python -m pip install --quiet -c constraints.txt \
+# torch and what needs it are installed by one command, so that the index holds for both. Compiling
+# all modules takes a third of an installation: Python compiles those that it imports.
+PIP = -m pip install --quiet --no-compile
+INSTALL = $(BIN)/python $(PIP) -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 # No test may reach a model hub, not even to look for a newer file. Models of tests are tiny: a
 # second thread of torch's costs more in waiting than it saves.
@@ -60,17 +62,17 @@ dist: $(VENV)/.installed-dev ## Build the source archive and the wheel into dist
 test-base: dist ## Install the wheel alone into a fresh environment and try it
 	rm -rf build/base
 	$(PYTHON) -m venv build/base
-	build/base/bin/python -m pip install --quiet -c constraints.txt dist/*.whl
+	build/base/bin/python $(PIP) -c constraints.txt dist/*.whl
 	cd build && base/bin/python ../tests/base_install.py
 
 test-fastembed: dist ## Install the wheel with fastembed into a fresh environment and try it
 	rm -rf build/fastembed
 	$(PYTHON) -m venv build/fastembed
 	grep -vi '^huggingface.hub==' constraints.txt > build/fastembed-constraints.txt
-	build/fastembed/bin/python -m pip install --quiet -c build/fastembed-constraints.txt \
+	build/fastembed/bin/python $(PIP) -c build/fastembed-constraints.txt \
 		"$$(echo dist/*.whl)[fastembed,wordllama]"
 	cd build && fastembed/bin/python ../tests/fastembed_install.py
-	build/fastembed/bin/python -m pip install --quiet -c build/fastembed-constraints.txt pytest
+	build/fastembed/bin/python $(PIP) -c build/fastembed-constraints.txt pytest
 	cd build && fastembed/bin/python -m pytest -q --noconftest -c /dev/null --rootdir=. \
 		-p no:cacheprovider ../tests/test_integrations_fastembed.py
 
