@@ -12,8 +12,13 @@ from csr_qdrant.cli.options import AsJson, DryRun, Quiet, configured
 from csr_qdrant.cli.output import Output
 from csr_qdrant.cli.places import Place, ServerSettings, place_of
 from csr_qdrant.cli.rows import about
-from csr_qdrant.deployment.attach import AttachConfig, AttachPlan, AttachReport, plan_attach
-from csr_qdrant.deployment.attach import attach as run
+from csr_qdrant.deployment.attach import (
+    AttachConfig,
+    AttachPlan,
+    AttachReport,
+    attach_as_planned,
+    plan_attach,
+)
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError
 
@@ -106,7 +111,7 @@ def _attach(
                 furthest = max(furthest, before + done)  # later passes begin anew
                 progress.update(furthest)
 
-            return run(writer, encoder, config, show, plan)
+            return attach_as_planned(writer, encoder, config, plan, show)
     except KeyboardInterrupt:
         out.note("stopped; give the same command again to go on")
         raise

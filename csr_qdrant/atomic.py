@@ -1,19 +1,27 @@
 """Files and folders that appear whole or not at all: written aside, then renamed."""
 
-import glob
+import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from csr_qdrant.errors import ConfigError
 
+# What stands between the name of a path and the number of a process, in names beside the path.
+PARTIAL, REPLACED = "partial", "csr-replaced"
+
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise ConfigError if `path` exists and must not be replaced."""
+    """Raise ConfigError if `path` exists and must not be replaced.
+
+    A folder that a killed process had put aside, to replace it, is there again first.
+    """
+    _bring_back(path)
     if path.exists() and not overwrite:
         raise ConfigError(f"{path} already exists: choose another name or pass overwrite")
 
@@ -53,34 +61,49 @@ def replaced_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 def remove_whole(path: Path) -> None:
     """Remove a file or folder, if it is there, so that no part of it ever lies under its name.
 
-    What killed processes left beside it goes, too.
+    What killed processes left beside it goes, too. Raises ConfigError for a link to a folder, and
+    for a folder without a name of its own, such as `.`.
     """
+    if not path.name:
+        raise ConfigError(f"the folder {str(path)!r} has to be removed from outside: give its name")
+    if path.is_symlink() and path.is_dir():
+        raise ConfigError(f"{path} is a link to a folder: give the folder, or remove the link")
+    _bring_back(path)
     temporary = _temporary(path)
-    if path.is_dir() and not path.is_symlink():
-        path.rename(temporary)
-        _remove(temporary)
+    if path.is_dir():
+        _discard(path, temporary)
     else:
         path.unlink(missing_ok=True)
 
 
 def _temporary(path: Path) -> Path:
-    """Return a free name beside `path`; what killed processes left there is tidied up."""
+    """Return a free name beside `path`; what killed processes left there is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in _left(path, "old"):  # what was to be replaced, see `_rename_over`
-        if path.exists():
-            _remove(left)
-        else:
-            left.rename(path)
-    for left in _left(path, "partial"):
+    for left in _left(path, PARTIAL):
         _remove(left)
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    _remove(temporary)
-    return temporary
+    return _beside(path, PARTIAL)
+
+
+def _bring_back(path: Path) -> None:
+    """Give back its name to what a killed process was replacing, see `_rename_over`."""
+    for left in _left(path, REPLACED):
+        with suppress(FileNotFoundError):  # another process was quicker
+            if path.exists():
+                _discard(left, _temporary(path))
+            else:
+                left.rename(path)
+
+
+def _beside(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{kind}-{os.getpid()}")
 
 
 def _left(path: Path, kind: str) -> list[Path]:
-    found = path.parent.glob(f".{glob.escape(path.name)}.{kind}-*")
-    return [each for each in found if not _is_alive(each.name.rpartition("-")[2])]
+    """Return what lies beside `path` of processes that have ended."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.{kind}-(\d+)")
+    found = [(each, name.fullmatch(each.name)) for each in path.parent.glob(f".*.{kind}-*")]
+    own = str(os.getpid())  # as an earlier process had, in a container
+    return [each for each, match in found if match and (match[1] == own or not _is_alive(match[1]))]
 
 
 def _is_alive(pid: str) -> bool:
@@ -113,14 +136,25 @@ def _rename_over(new: Path, path: Path) -> None:
         new.rename(path)
         return
     # A rename replaces only empty folders, so the old one steps aside first.
-    aside = path.with_name(f".{path.name}.old-{os.getpid()}")
+    aside = _beside(path, REPLACED)
     path.rename(aside)
     try:
         new.rename(path)
-    except OSError:
+    except BaseException:
         aside.rename(path)
         raise
-    _remove(aside)
+    _discard(aside, new)
+
+
+def _discard(folder: Path, temporary: Path) -> None:
+    """Remove `folder` under the name `temporary`, so that its own never stands for a part of it."""
+    try:
+        folder.rename(temporary)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # folders of a container's image cannot be renamed
+            raise
+        temporary = folder
+    _remove(temporary)
 
 
 def write_json(path: Path, value: Any) -> None:

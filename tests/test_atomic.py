@@ -1,5 +1,6 @@
 """Files and folders appear whole or not at all."""
 
+import errno
 import json
 import os
 import subprocess
@@ -245,6 +246,82 @@ def test_what_was_to_be_replaced_when_a_process_was_killed_comes_back(tmp_path: 
         raise Break
     assert names(tmp_path) == ["enc"]
     assert (path / "a").read_text() == "old"
+
+
+def test_a_process_of_the_same_number_brings_it_back_too(tmp_path: Path) -> None:
+    path, aside = tmp_path / "enc", tmp_path / f".enc.csr-replaced-{os.getpid()}"
+    aside.mkdir()  # as in a container, where each command has the number 1
+    (aside / "a").write_text("old")
+    with pytest.raises(ConfigError, match="already exists"):
+        refuse_existing(path, overwrite=False)
+    aside.mkdir()
+    (aside / "a").write_text("replaced long ago")
+    with replaced_folder(path, overwrite=True) as temporary:
+        (temporary / "a").write_text("new")
+    assert names(tmp_path) == ["enc"]
+    assert (path / "a").read_text() == "new"
+
+
+def test_what_is_brought_back_was_never_half_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "enc"
+    path.mkdir()
+    for name in "ab":
+        (path / name).write_text("old")
+
+    def stopped(folder: Path, **_: object) -> None:
+        (folder / "a").unlink(missing_ok=True)
+        raise Break
+
+    with monkeypatch.context() as patch, pytest.raises(Break):
+        patch.setattr("csr_qdrant.atomic.shutil.rmtree", stopped)
+        with replaced_folder(path, overwrite=True) as temporary:
+            (temporary / "c").write_text("new")
+    assert names(path) == ["c"]
+    path.rename(tmp_path / "moved")  # by hand
+    refuse_existing(path, overwrite=False)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "name", [".enc.old-20240101", ".enc.csr-replaced-v1", ".enc.csr-replaced-1.partial-4194999"]
+)
+def test_what_others_keep_beside_it_is_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.txt").write_text("years of work")
+    with replaced_folder(tmp_path / "enc") as temporary:
+        (temporary / "a").write_text("1")
+    remove_whole(tmp_path / "enc")
+    assert names(tmp_path) == [name]
+    assert (tmp_path / name / "thesis.txt").read_text() == "years of work"
+
+
+def test_links_and_nameless_folders_are_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "enc").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "enc")
+    with pytest.raises(ConfigError, match="is a link to a folder"):
+        remove_whole(tmp_path / "link")
+    monkeypatch.chdir(tmp_path / "enc")
+    with pytest.raises(ConfigError, match="from outside"):
+        remove_whole(Path())
+    assert names(tmp_path) == ["enc", "link"]
+
+
+def test_folders_that_cannot_be_renamed_are_removed_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "enc").mkdir()
+    (tmp_path / "enc" / "a").write_text("1")
+
+    def refused(self: Path, target: Path) -> Path:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(Path, "rename", refused)
+    remove_whole(tmp_path / "enc")
+    assert names(tmp_path) == []
 
 
 def test_what_living_processes_are_writing_stays(tmp_path: Path) -> None:

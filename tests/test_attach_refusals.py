@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from csr_qdrant.collection import Collection
-from csr_qdrant.deployment.attach import AttachConfig, attach
+from csr_qdrant.deployment.attach import AttachConfig, attach, attach_as_planned, plan_attach
 from csr_qdrant.deployment.detach import detach
 from csr_qdrant.errors import ConfigError, CsrError
 
 sys.path.insert(0, str(Path(__file__).parent))
-from attach_targets import EdgeTarget, Target, encoder_of, target_fixture, vectors_of
+from attach_targets import EdgeTarget, Target, encoder_of, target_fixture, vectors_of, without_codes
 
 SMALL = AttachConfig(batch=32, vector="text")
 ENCODER = encoder_of()
@@ -73,6 +73,19 @@ def test_other_settings_than_recorded_are_refused(
     with target.writer() as writer, pytest.raises(CsrError, match=message):
         attach(writer, encoder, AttachConfig(**config))
     assert target.contents() == before
+
+
+def test_a_plan_for_another_encoder_is_refused(target: Target) -> None:
+    before = target.contents()
+    with target.writer() as writer:
+        plan = plan_attach(writer, encoder_of(8), SMALL)
+        with pytest.raises(ConfigError, match="plan again"):
+            attach_as_planned(writer, ENCODER, SMALL, plan)
+        with pytest.raises(ConfigError, match="plan again"):
+            attach_as_planned(writer, encoder_of(8), replace(SMALL, k=2), plan)
+        assert writer.schema() is None
+        assert attach_as_planned(writer, encoder_of(8), SMALL, plan).complete
+    assert without_codes(target.contents()) == before
 
 
 def test_a_collection_of_our_own_is_refused(tmp_path: Path) -> None:

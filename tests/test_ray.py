@@ -15,6 +15,7 @@ from csr_qdrant.collection import Collection
 from csr_qdrant.encoder import Encoder
 from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.integrations.ray import CsrEncode, CsrWrite, codes_of_columns
+from csr_qdrant.stores.server_writer import ServerCodeWriter
 
 X = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)
 
@@ -115,6 +116,7 @@ def test_attached_codes_leave_all_else_alone(tiny_encoder: Encoder, client: Qdra
     write = CsrWrite("theirs", tiny_encoder, connect=lambda: client)
     store: Any = write.collection.store
     store._schema = replace(store.schema, attached=True)
+    write._writer = ServerCodeWriter.open(client, "theirs")
     before = collection.get(range(50))
     assert write(batch())["rows"].tolist() == [50]
     expected = tiny_encoder.encode(X).normalised()
@@ -128,6 +130,12 @@ def test_attached_codes_leave_all_else_alone(tiny_encoder: Encoder, client: Qdra
         "rows": [1],
         "without_code": [0],
         "missing": [2],
+    }
+    nothing = {"id": np.array([7, 77]), "vector": np.zeros((2, 8), np.float32)}
+    assert {name: column.tolist() for name, column in write(nothing).items()} == {
+        "rows": [1],
+        "without_code": [1],
+        "missing": [1],
     }
     assert write(batch())["missing"].tolist() == [0]
     write({"id": np.array([7]), "code_indices": _lists([]), "code_values": _lists([])})

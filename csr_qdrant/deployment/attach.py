@@ -23,7 +23,7 @@ from csr_qdrant.deployment.attach_journal import attach_journal
 from csr_qdrant.deployment.attach_passes import OnPoints, Passes
 from csr_qdrant.deployment.journal import Journal
 from csr_qdrant.encoder import Encoder
-from csr_qdrant.errors import CsrError
+from csr_qdrant.errors import ConfigError, CsrError
 from csr_qdrant.identity import Identity
 from csr_qdrant.stores.writing import CodeWriter
 from csr_qdrant.telemetry import span
@@ -33,7 +33,15 @@ if TYPE_CHECKING:
 
 BACKFILL_PASSES = 10  # against writers that add points faster than their codes can be written
 
-__all__ = ["AttachConfig", "AttachPlan", "AttachReport", "attach", "attach_on", "plan_attach"]
+__all__ = [
+    "AttachConfig",
+    "AttachPlan",
+    "AttachReport",
+    "attach",
+    "attach_as_planned",
+    "attach_on",
+    "plan_attach",
+]
 
 
 def attach(
@@ -41,7 +49,6 @@ def attach(
     encoder: Encoder,
     config: AttachConfig | None = None,
     on_points: OnPoints = lambda phase, done, total: None,
-    plan: AttachPlan | None = None,
 ) -> AttachReport:
     """Give the points of a collection codes of their dense vectors, beside these.
 
@@ -51,14 +58,13 @@ def attach(
         encoder: trained on such vectors. A copy is kept beside an Edge shard.
         config: settings.
         on_points: called with the phase (`backfill` or `verify`), points done in it and in all.
-        plan: what `plan_attach` said of these arguments, so that it is not asked again. Only
-            together with the writer that it was asked of.
 
     Others may go on writing meanwhile. The guarantee is eventual: a point that is written without
     a code while this runs gets it if it is there before the last pass; a code that another
     writer adds is kept; a code whose dense vector changed meanwhile is mended if that was before
-    `verify` came to it. Once nobody writes without codes any more, one more run leaves every
-    point that can have a code with the right one. `CsrQdrant` writes both together.
+    `verify` came to it. Once nobody writes without codes any more, one more run, from its beginning
+    to its end, leaves every point that can have a code with the right one. `CsrQdrant` writes both
+    together.
 
     In a collection that compares by cosine, Qdrant keeps vectors at norm 1, and these are encoded.
 
@@ -72,9 +78,9 @@ def attach(
         with EdgeCodeWriter.open(target) as writer:
             return attach(writer, encoder, config, on_points)
     config = config or AttachConfig()
-    plan = plan or plan_attach(target, encoder, config)
-    with span("attach", points=plan.points, lacking=plan.lacking):
-        return _attach(target, encoder, config, plan, on_points)
+    return attach_as_planned(
+        target, encoder, config, plan_attach(target, encoder, config), on_points
+    )
 
 
 def attach_on(
@@ -89,6 +95,28 @@ def attach_on(
 
     with ServerCodeWriter.open(client, name) as writer:
         return attach(writer, encoder, config, on_points)
+
+
+def attach_as_planned(
+    target: CodeWriter,
+    encoder: Encoder,
+    config: AttachConfig,
+    plan: AttachPlan,
+    on_points: OnPoints = lambda phase, done, total: None,
+) -> AttachReport:
+    """Do as `attach` does, after `plan_attach` of the same open writer, encoder and settings.
+
+    Raises ConfigError for a plan of others.
+    """
+    identity = Identity.of(encoder, config.k, None)
+    ours = (target.location, identity.fingerprint, identity.k, config.name)
+    if ours != (plan.location, plan.fingerprint, plan.k, plan.name):
+        raise ConfigError(
+            f"the plan is one for {plan.location}, encoder {plan.fingerprint}, k = {plan.k} and "
+            f"the name {plan.name!r}, got {', '.join(map(repr, ours))}: plan again"
+        )
+    with span("attach", points=plan.points, lacking=plan.lacking):
+        return _attach(target, encoder, config, plan, on_points)
 
 
 def _attach(

@@ -7,7 +7,6 @@ imported here.
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,6 +128,9 @@ class CsrWrite(Closing):
         self.encoder = encoder if isinstance(encoder, Encoder) else Encoder.load(encoder)
         self.client = _connect(url) if connect is None else connect()
         self.collection = Collection.open_on(self.client, collection, self.encoder)
+        # Codes stay with the collection that was checked, also when an alias moves.
+        attached = self.collection.store.schema.attached
+        self._writer = _code_writer(self.client, collection) if attached else None
         self.name, self.device = collection, device
         self.normalise = normalise or self.collection.store.schema.unit_norm
         self.id, self.vector, self.code, self.payload = id, vector, code, payload
@@ -141,13 +143,13 @@ class CsrWrite(Closing):
         the server refuses.
         """
         points = self._points(batch)
-        missing = 0
-        if self.collection.store.schema.attached:
-            missing = self._update(points)
-        else:
+        without_code, missing = int((points.codes.lengths == 0).sum()), 0
+        if self._writer is None:
             self.collection.store.upsert(points)
-        empty = int((points.codes.lengths == 0).sum())
-        counts = {"rows": len(points) - missing, "without_code": empty, "missing": missing}
+        else:
+            without_code, missing = self._update(self._writer, points)
+        written = len(points) - missing
+        counts = {"rows": written, "without_code": without_code, "missing": missing}
         return {name: np.array([count]) for name, count in counts.items()}
 
     def close(self) -> None:
@@ -185,29 +187,33 @@ class CsrWrite(Closing):
             dict(zip(names, map(plain, row), strict=True)) for row in zip(*columns, strict=True)
         ]
 
-    def _update(self, points: PointBatch) -> int:
-        """Write codes onto points that are there, and nothing else; return how many are not."""
-        name = self.collection.store.schema.code_name
+    def _update(self, writer: "ServerCodeWriter", points: PointBatch) -> tuple[int, int]:
+        """Write codes onto points that are there, and nothing else.
+
+        Returns how many of these have no code now, and how many points are not there.
+        """
+        schema = self.collection.store.schema
         coded = np.flatnonzero(points.codes.lengths).tolist()
         ids = [points.ids[row] for row in coded]
-        updates = self._writer.updates(name, only_new=False)
+        updates = writer.updates(schema.code_name, only_new=False)
         if refused := updates.write(ids, points.codes[coded]):
             first = refused[0]
             raise CsrError(
-                f"{self._writer.location} refused the codes of {len(refused)} points, the first "
+                f"{writer.location} refused the codes of {len(refused)} points, the first "
                 f"{first.id}: {first.reason}"
             )
         empty = [points.ids[row] for row in np.flatnonzero(points.codes.lengths == 0).tolist()]
-        if empty:  # a code that stands there is one of another vector
-            self._writer.remove(name, empty)
-        return updates.gone
+        if not empty:
+            return 0, updates.gone
+        writer.remove(schema.code_name, empty)  # a code that stands there is of another vector
+        there = len(writer.retrieve(schema.dense_name, schema.code_name, empty))
+        return there, updates.gone + len(empty) - there
 
-    @cached_property
-    def _writer(self) -> "ServerCodeWriter":
-        """What writes codes and nothing else, within what the collection lets a request ask for."""
-        from csr_qdrant.stores.server_writer import ServerCodeWriter
 
-        return ServerCodeWriter.open(self.client, self.name)
+def _code_writer(client: Any, collection: str) -> "ServerCodeWriter":
+    from csr_qdrant.stores.server_writer import ServerCodeWriter
+
+    return ServerCodeWriter.open(client, collection)
 
 
 def _connect(url: str | None) -> Any:
