@@ -66,9 +66,9 @@ def test_detaching_survives_kills(worker: Worker, tmp_path: Path) -> None:
         assert last == "done" or last.startswith("status")  # nothing was left to detach
         assert target.contents() == before
         check_nothing_of_ours(target.folder)
-        if killed >= 4:
+        if killed >= 2:
             break
-    assert killed >= 4
+    assert killed >= 2
 
 
 @pytest.mark.slow

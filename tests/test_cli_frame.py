@@ -74,7 +74,8 @@ def test_help_of_the_root_imports_no_command_at_all() -> None:
         "loaded = {m for m in sys.modules if m.startswith('csr_qdrant')}\n"
         "assert loaded <= {'csr_qdrant', 'csr_qdrant.errors', 'csr_qdrant.cli', "
         "'csr_qdrant.cli.main', 'csr_qdrant.cli.errors', 'csr_qdrant.cli.keys', "
-        "'csr_qdrant.cli.lazy', 'csr_qdrant.logs'}, loaded\n"
+        "'csr_qdrant.cli.lazy', 'csr_qdrant.cli.interrupts', 'csr_qdrant.long_calls', "
+        "'csr_qdrant.logs'}, loaded\n"
         "assert not sys.modules.keys() & {'numpy', 'rich', 'pydantic'}\n"
     )
     subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, check=True)

@@ -65,7 +65,7 @@ def check_kills(
 def test_kills_and_lost_connections(
     worker: Worker, server: Server, tmp_path: Path, what: str
 ) -> None:
-    check_kills(worker, server, tmp_path, what, n=900 if what == "index" else 200, kills=5)
+    check_kills(worker, server, tmp_path, what, n=900 if what == "index" else 200, kills=3)
 
 
 @pytest.mark.parametrize(

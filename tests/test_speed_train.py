@@ -188,6 +188,7 @@ def test_the_command_records_times_ratios_and_goals(
 
 
 @LINUX
+@pytest.mark.slow
 def test_peaks_are_those_of_a_step() -> None:
     sizes = speed_train.Sizes(rows=1024, d=16, h=512, k=4)
     ours, plain = (speed_train.peak_bytes(name, sizes, 0.2, 1) for name in ("ours", "plain"))

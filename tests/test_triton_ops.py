@@ -22,7 +22,7 @@ pytest.importorskip("triton", reason="Triton has wheels for Linux only")
 
 # conftest.py has Triton interpret its kernels where there is no GPU; the interpreter is slow.
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=12, deadline=None)
 
 
 @pytest.fixture(scope="module", autouse=True)
