@@ -154,7 +154,7 @@ def _trained(
     out: Output, job: Job, folder: Path, run: RunSettings, trainer: Trainer, restart: bool
 ) -> dict[str, Any]:
     work = _work(folder, job)
-    if restart and work.exists():
+    if restart:
         remove_whole(work)
     if run.tensorboard is not None:
         run = replace(run, tensorboard=run.tensorboard / job.name)

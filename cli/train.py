@@ -104,7 +104,7 @@ def train(
         else:
             _show_plan(out, data, chosen, output, work)
         return
-    if restart and place is None and work.exists() and ranks.leads():
+    if restart and place is None and ranks.leads():
         remove_whole(work)
     made: Encoder | LinearAdapter
     if isinstance(chosen, LinearConfig):

@@ -127,7 +127,7 @@ def read(
             return TrainingData(source, None, run.embedder, None, None, vectors.dimension)
         if vectors.normalised:
             out.note(f"{vectors.location} compares by cosine, so its vectors have L2 norm 1")
-        if restart and work.exists():
+        if restart:
             remove_whole(work)
         found = _downloaded(out, vectors, points, seed, work, rows)
         return _data(out, vectors, points, run, found)

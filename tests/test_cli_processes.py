@@ -78,18 +78,26 @@ def test_a_full_disk_behind_stdout_is_one_sentence(tmp_path: Path, body: str) ->
     assert (ran.returncode, ran.stderr) == (1, sentence)
 
 
-def test_control_c_ends_the_command_with_130(tmp_path: Path) -> None:
-    body = "(Output().note('ready'), time.sleep(60))"
+@contextmanager
+def ready(command: list[str]) -> Iterator["subprocess.Popen[str]"]:
+    """Run a command that hears Ctrl-C, until it says `ready`."""
     # A test run in the background passes on that it ignores SIGINT; here it must be heard.
     with subprocess.Popen(
-        script(tmp_path, body),
+        command,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stderr is not None
         assert process.stderr.readline() == "ready\n"
+        yield process
+
+
+def test_control_c_ends_the_command_with_130(tmp_path: Path) -> None:
+    body = "(Output().note('ready'), time.sleep(60))"
+    with ready(script(tmp_path, body)) as process:
         process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
         assert process.stderr.read() == "Error: interrupted\n"
         assert process.wait(timeout=60) == 130
 
@@ -103,14 +111,7 @@ def test_control_c_ends_calls_that_hold_the_interpreter(tmp_path: Path) -> None:
     with long_calls.around():
         ctypes.PyDLL(None).sleep(60)  # with the lock held, as the engine does
 """
-    with subprocess.Popen(
-        script(tmp_path, body),
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
-        assert process.stderr is not None
-        assert process.stderr.readline() == "ready\n"
+    with ready(script(tmp_path, body)) as process:
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == -signal.SIGINT

@@ -129,7 +129,7 @@ def _attach(
     started = time.perf_counter()
     _prepare(target, encoder, plan)
     passes = Passes(target, Coder(encoder, plan.k, config.device), plan, config, on_points)
-    bad = _run(passes, attach_journal(target), config, plan)
+    bad = _run(passes, attach_journal(target), config)
     sampled, wrong = passes.check_sample()
     seconds = time.perf_counter() - started
     if config.optimise:
@@ -163,12 +163,12 @@ def _prepare(writer: CodeWriter, encoder: Encoder, plan: AttachPlan) -> None:
     writer.add_name(plan.name, plan.datatype)
 
 
-def _run(passes: Passes, journal: Journal, config: AttachConfig, plan: AttachPlan) -> BadPoints:
+def _run(passes: Passes, journal: Journal, config: AttachConfig) -> BadPoints:
     """Go over the points until all have been seen with the code that they should have."""
     try:
         with bad_points(config.bad_rows) as bad:
             _backfill(passes, journal, bad)
-            if plan.verifies:
+            if passes.plan.verifies:
                 if journal.phase != "verify":
                     journal.enter("verify")
                 passes.verify(bad, journal)

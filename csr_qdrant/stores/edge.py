@@ -14,7 +14,6 @@ from typing import Any, Self
 
 import qdrant_edge as engine
 
-from csr_qdrant import long_calls
 from csr_qdrant.atomic import replaced_folder
 from csr_qdrant.errors import ConfigError
 from csr_qdrant.ids import PointId
@@ -40,7 +39,7 @@ from csr_qdrant.stores.edge_folder import (
     shard_folder,
     write_description,
 )
-from csr_qdrant.stores.edge_open import OpenShard
+from csr_qdrant.stores.edge_open import WritableShard
 from csr_qdrant.stores.edge_points import (
     bytes_to_write,
     engine_points,
@@ -60,7 +59,7 @@ DATATYPES = {
 }
 
 
-class EdgeStore(OpenShard):
+class EdgeStore(WritableShard):
     """One collection in a folder; open in one process at a time. See `Store` for the methods."""
 
     def __init__(self, folder: Path, shard: Any, schema: Schema, metadata: Json) -> None:
@@ -213,10 +212,9 @@ class EdgeStore(OpenShard):
 
         Needs as much free disk as the collection takes: segments are copied, then replaced.
         """
-        shard = self._shard
+        _ = self._shard  # raises if it is closed
         require_space(self._folder, self.sizes().allocated)
-        with plain_errors(self._folder), long_calls.around():
-            shard.optimize()
+        super().optimise()
 
 
 def _config(schema: Schema) -> Any:

@@ -30,8 +30,6 @@ class EdgeReader(OpenShard):
     may put its own journals away and complete its own description, which changes no point.
     """
 
-    _writes = False
-
     def __init__(self, folder: Path, shard: Any, layout: Layout) -> None:
         """Wrap an open shard; use `open`."""
         super().__init__(folder, shard)

@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import qdrant_edge as engine
 
-from csr_qdrant import long_calls
 from csr_qdrant.atomic import remove_whole
 from csr_qdrant.codes import SparseCodes
 from csr_qdrant.ids import PointId
@@ -27,7 +26,7 @@ from csr_qdrant.stores.edge_folder import (
     read_description,
     write_description,
 )
-from csr_qdrant.stores.edge_open import OpenShard
+from csr_qdrant.stores.edge_open import WritableShard
 from csr_qdrant.stores.edge_points import known_ids
 from csr_qdrant.stores.edge_reader import read_layout
 from csr_qdrant.stores.edge_repair import load_shard
@@ -40,7 +39,7 @@ UPDATE_POINTS = 256  # larger calls gain nothing and hold more of them in memory
 BYTES_PER_POINT = 64 * 2**10
 
 
-class EdgeCodeWriter(OpenShard):
+class EdgeCodeWriter(WritableShard):
     """One collection in a folder, open in one process at a time. See `CodeWriter`."""
 
     def __init__(self, folder: Path, shard_folder: Path, shard: Any) -> None:
@@ -201,12 +200,6 @@ class EdgeCodeWriter(OpenShard):
 
     def insist(self, on: bool) -> None:
         """Do nothing: an engine in this process is never away."""
-
-    def optimise(self) -> None:
-        """Build the collection's indexes as its own settings say; blocks until that is done."""
-        shard = self._shard
-        with plain_errors(self._folder), long_calls.around():
-            shard.optimize()
 
 
 def _filter(having: str, lacking: str | None) -> Any:
